@@ -1,0 +1,1 @@
+"""Throughput, latency and accuracy of bundles, measured."""

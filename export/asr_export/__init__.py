@@ -1,0 +1,1 @@
+"""Export of checkpoints to bundles, with proof that nothing changed."""

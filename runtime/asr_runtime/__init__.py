@@ -1,0 +1,1 @@
+"""Speech to text from a bundle, without PyTorch."""

@@ -1,0 +1,1 @@
+"""Engines that turn waveforms into log-probabilities."""

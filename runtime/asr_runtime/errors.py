@@ -1,0 +1,29 @@
+"""What can go wrong for a user: each message is one sentence with what was got, what was wanted and what to do."""
+
+
+class AsrError(Exception):
+    """Any error that input, files or the machine can cause; the CLIs print it without a traceback."""
+
+
+class BundleError(AsrError):
+    """A bundle that cannot be read, fails its checks or is of another version."""
+
+
+class AudioError(AsrError):
+    """A recording that is missing, is not audio, or has no usable samples."""
+
+
+class EngineError(AsrError):
+    """An engine or device that cannot be had here, or that failed."""
+
+
+class DecoderError(AsrError):
+    """Log-probabilities, a language model, a lexicon or a setting that the decoder cannot take."""
+
+
+class RecipeError(AsrError):
+    """A recipe, manifest or checkpoint that training cannot use."""
+
+
+class ExportError(AsrError):
+    """A model that cannot be exported, or whose export failed its proofs."""

@@ -1,0 +1,1 @@
+"""Training of CTC speech recognisers in PyTorch."""

