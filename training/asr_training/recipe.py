@@ -1,0 +1,211 @@
+"""Recipes: everything that decides a training run, as frozen dataclasses read from TOML.
+
+A recipe has the tables `[data]`, `[features]`, `[model]`, `[augment]` and `[training]`; each key is a field below, with
+its unit. An unknown key, a wrong type or an unknown architecture is a `RecipeError` that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asr_runtime.errors import RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ALPHABET = "' abcdefghijklmnopqrstuvwxyz"
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A manifest (JSON lines) or a LibriSpeech folder, and how often an epoch goes through it."""
+
+    path: str
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where speech and text come from. Relative paths start at the folder that `asr-train` is called in."""
+
+    train: tuple[Source, ...]
+    validation: tuple[Source, ...]
+    alphabet: str = ALPHABET  # one token a character; the blank is added behind them
+    lower_case: bool = True
+    longest_seconds: float = 17.0  # longer recordings are left out of training
+
+
+@dataclass(frozen=True)
+class Features:
+    """The front end: power spectrum in mel bands, with or without a logarithm."""
+
+    sample_rate: int = 16000
+    mels: int = 80
+    fft: int = 512
+    window: int = 400  # samples
+    hop: int = 160  # samples
+    low_hz: float = 20.0
+    high_hz: float = 7600.0
+    log: bool = True
+    floor: float = 1e-6  # added to the power before the logarithm
+    normalise: bool = True  # per utterance: subtract each band's mean, divide by one standard deviation
+
+
+@dataclass(frozen=True)
+class CRNN:
+    """Residual convolutions over time and frequency, then bidirectional GRUs; one frame out for two in."""
+
+    architecture: str = "crnn"
+    channels: int = 32
+    blocks: int = 5
+    convolutions: int = 1  # per residual block
+    activation: str = "relu"  # or "gelu"
+    recurrent_layers: int = 5
+    recurrent_size: int = 512  # per direction
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class ConvolutionAttention:
+    """Depthwise convolution blocks with a few attention layers between them; one frame out for four in."""
+
+    architecture: str = "convolution-attention"
+    stem: int = 384
+    width: int = 256
+    blocks: int = 9
+    expansion: int = 3
+    kernel: int = 15
+    heads: int = 4
+    attention_every: int = 3
+    dropout: float = 0.1
+
+
+ARCHITECTURES = {"crnn": CRNN, "convolution-attention": ConvolutionAttention}
+Model = CRNN | ConvolutionAttention
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Changes of the log-mel features, drawn anew for each utterance and epoch. 0 turns one off."""
+
+    speed: float = 0.0  # largest change of speed, as a share: 0.14 is 1/1.14 to 1.14
+    warp: float = 0.0  # largest stretch of the frequency axis, as a share
+    noise: float = 0.0  # probability of a steady coloured noise floor
+    frequency_masks: int = 0
+    frequency_width: int = 20  # mel bands
+    time_masks_per_second: float = 0.0
+    time_width: int = 25  # frames
+    full_after: float = 0.0  # share of the run after which augmentation is at full strength
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the weights are fitted."""
+
+    epochs: int = 25
+    batch_utterances: int = 0  # utterances in a batch, or
+    batch_seconds: float = 0.0  # seconds of padded audio in a batch
+    learning_rate: float = 5e-4
+    schedule: str = "constant"  # or "linear": to 0 at the end
+    flat: float = 0.0  # share of the run before the linear descent begins
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    intermediate_weight: float = 0.0  # share of a second CTC loss at two thirds of the blocks
+    bfloat16: bool = False  # autocast of matrix products; weights stay float32
+    seed: int = 1
+    validate_every_minutes: float = 0.0  # besides the end of each epoch; 0: only there
+    threads: int = 0  # 0: as many as PyTorch takes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run."""
+
+    name: str
+    data: Data
+    model: Model
+    features: Features = field(default_factory=Features)
+    augment: Augment = field(default_factory=Augment)
+    training: Training = field(default_factory=Training)
+
+
+T = TypeVar("T")
+
+
+def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """Make a dataclass from a table of plain values; `where` names the table in errors."""
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where}: got {table!r}, wanted a table of keys and values")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}; the keys are {', '.join(known)}")
+    values = {key: convert(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if f.default is f.default_factory is dataclasses.MISSING and f.name not in values:
+            raise RecipeError(f"{where}: the key {f.name!r} is missing; add it")
+    return kind(**values)
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, which is a plain type, a dataclass, a tuple of one type or the union of models."""
+    if hint is Model or isinstance(hint, types.UnionType):
+        name = value.get("architecture") if isinstance(value, dict) else value
+        if name not in ARCHITECTURES:
+            raise RecipeError(f"{where}: unknown architecture {name!r}; take one of {', '.join(ARCHITECTURES)}")
+        return from_table(ARCHITECTURES[name], value, where)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise RecipeError(f"{where}: got {value!r}, wanted a list")
+        return tuple(convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return from_table(typing.cast(type, hint), value, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise RecipeError(f"{where}: got {value!r}, wanted a value of type {hint.__name__}")
+    return value
+
+
+def check(recipe: Recipe) -> Recipe:
+    """The recipe itself, if its values can go together."""
+    training, model = recipe.training, recipe.model
+    if (training.batch_utterances > 0) == (training.batch_seconds > 0):
+        raise RecipeError("[training]: set either batch_utterances or batch_seconds to more than 0, not both or none")
+    if training.schedule not in ("constant", "linear"):
+        raise RecipeError(f"[training]: unknown schedule {training.schedule!r}; take constant or linear")
+    if not 0 <= training.intermediate_weight < 1:
+        raise RecipeError(f"[training]: intermediate_weight is {training.intermediate_weight}; take 0 to below 1")
+    if isinstance(model, CRNN) and model.activation not in ("relu", "gelu"):
+        raise RecipeError(f"[model]: unknown activation {model.activation!r}; take relu or gelu")
+    if isinstance(model, ConvolutionAttention) and model.width % (2 * model.heads):
+        raise RecipeError(f"[model]: width {model.width} is not a multiple of twice the {model.heads} heads")
+    if len(set(recipe.data.alphabet)) != len(recipe.data.alphabet):
+        raise RecipeError("[data]: the alphabet names a character twice; name each once")
+    return recipe
+
+
+def read_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe by the name of one that comes with the package, or from a TOML file."""
+    path = Path(name_or_path)
+    if not path.suffix and (RECIPES / f"{name_or_path}.toml").is_file():
+        path = RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise RecipeError(f"no recipe {name_or_path!r}: neither a TOML file nor one of {names}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not TOML: {error}") from None
+    return check(from_table(Recipe, {"name": path.stem, **table}, f"recipe {path.name}"))
