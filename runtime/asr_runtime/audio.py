@@ -70,7 +70,7 @@ def _scaled(values: NDArray[Any]) -> Samples:
 
 
 def _open(source: AudioSource) -> tuple[BinaryIO, str]:
-    """A seekable binary stream that is not empty, and its name for errors."""
+    """A seekable binary stream, and its name for errors."""
     if isinstance(source, bytes | bytearray | memoryview):
         stream: BinaryIO = io.BytesIO(source)
         name = "audio bytes"
@@ -81,8 +81,6 @@ def _open(source: AudioSource) -> tuple[BinaryIO, str]:
     if not stream.seekable():
         with stream:
             stream = io.BytesIO(stream.read())
-    if not stream.seek(0, os.SEEK_END):
-        raise AudioError(f"{name}: the file is empty; give a recording.")
     return stream, name
 
 
@@ -169,6 +167,8 @@ def _check_samples(block: Samples, name: str) -> None:
 
 def _check_whole(stream: BinaryIO, name: str) -> None:
     size = stream.seek(0, os.SEEK_END)
+    if not size:
+        raise AudioError(f"{name}: the file is empty; give a recording.")
     stream.seek(0)
     head = stream.read(8)
     missing = 0

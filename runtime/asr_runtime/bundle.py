@@ -52,7 +52,7 @@ class Bundle(Manifest):
     owner: object = field(default=None, repr=False, compare=False)  # keeps the private folder of a zip alive
 
     @classmethod
-    def load(cls, path: str | Path) -> Bundle:
+    def load(cls, path: str | os.PathLike[str]) -> Bundle:
         """Read a folder or `.asr` file and check it whole; raises BundleError.
 
         The files of a zip are copied, while they are checked, to a private temporary folder, since ONNX Runtime,

@@ -1,0 +1,107 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_runtime.bundle import Bundle
+from asr_runtime.errors import EngineError
+
+# name -> element type and number of axes
+INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
+OUTPUTS = {"log_probs": ("tensor(float)", 3), "frames": ("tensor(int64)", 1)}
+FATAL_ONLY = 4  # ONNX Runtime's log severity; whatever matters comes as an exception
+
+
+class OnnxEngine:
+    """A bundle's ONNX model in an ONNX Runtime session on the CPU with `threads` threads.
+
+    `precision` picks one of several models of the bundle; by default the first one for ONNX Runtime is taken.
+    """
+
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, *, precision: str | None = None, threads: int = 1) -> None:
+        file = bundle.find("model", engine="onnx", precision=precision)
+        if file is None:
+            raise EngineError(
+                f"the bundle {bundle.name} has no ONNX model{f' in {precision}' if precision else ''}; "
+                f"it has {', '.join(f'{f.engine} {f.precision}' for f in bundle.files if f.role == 'model') or 'none'}."
+            )
+        self._tokens = len(bundle.tokens)
+        self._session, version = _session(bundle.path(file), threads)
+        _check_signature(self._session, bundle)
+        plural = "thread" if threads == 1 else "threads"
+        self.description = f"ONNX Runtime {version}, {file.precision}, {threads} {plural}"
+
+    def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        """See `Engine.log_probs`."""
+        check_batch(waveforms, lengths)
+        try:
+            outputs = self._session.run(list(OUTPUTS), {"waveform": waveforms, "lengths": lengths})
+        except Exception as error:  # ONNX Runtime's kinds of errors have no common one
+            raise EngineError(f"ONNX Runtime failed on the model ({_first_line(error)}); export it again.") from error
+        return unpad(*outputs, batch=len(waveforms), tokens=self._tokens)
+
+
+def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> None:
+    """Raise EngineError unless a batch is what `Engine.log_probs` takes; the graph itself would not notice."""
+    if waveforms.dtype != np.float32 or waveforms.ndim != 2:
+        raise EngineError(f"waveforms are {waveforms.dtype} {list(waveforms.shape)}; give float32 [batch, samples].")
+    if lengths.dtype != np.int64 or lengths.shape != waveforms.shape[:1]:
+        raise EngineError(f"lengths are {lengths.dtype} {list(lengths.shape)}; give int64 [{len(waveforms)}].")
+    if len(lengths) and not (lengths.min() >= 0 and lengths.max() <= waveforms.shape[1]):
+        raise EngineError(
+            f"lengths go from {lengths.min()} to {lengths.max()} where there are {waveforms.shape[1]} samples; "
+            "give each one's samples without padding."
+        )
+
+
+def unpad(
+    log_probs: NDArray[np.float32], frames: NDArray[np.int64], *, batch: int, tokens: int
+) -> list[NDArray[np.float32]]:
+    """A model's outputs as one array [frames, tokens] for each; raises EngineError where they cannot be right."""
+    if log_probs.ndim != 3 or (log_probs.shape[0], log_probs.shape[2]) != (batch, tokens) or frames.shape != (batch,):
+        raise EngineError(
+            f"the model gave log_probs {list(log_probs.shape)} and frames {list(frames.shape)} where "
+            f"[{batch}, frames, {tokens}] and [{batch}] are wanted; export the bundle again."
+        )
+    if batch and not 0 <= frames.min() <= frames.max() <= log_probs.shape[1]:
+        raise EngineError(f"the model gave {frames.max()} of {log_probs.shape[1]} frames; export the bundle again.")
+    results = [row[:count] for row, count in zip(log_probs, frames, strict=True)]
+    if any(np.isnan(row).any() for row in results):
+        raise EngineError("the model gave log-probabilities that are no numbers (NaN); use another precision.")
+    return results
+
+
+def _session(model: Path, threads: int) -> tuple[Any, str]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime is not installed ({error}); run `pip install asr-deploy[cpu]`.") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = FATAL_ONLY
+    # Waiting threads sleep: others may need the core, and the decoder does.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # see above
+        raise EngineError(f"{model.name}: ONNX Runtime cannot load this model ({_first_line(error)}).") from error
+    return session, onnxruntime.__version__
+
+
+def _check_signature(session: Any, bundle: Bundle) -> None:
+    for kind, wanted, got in (("inputs", INPUTS, session.get_inputs()), ("outputs", OUTPUTS, session.get_outputs())):
+        found = {item.name: (item.type, len(item.shape or [])) for item in got}
+        if found != wanted:
+            raise EngineError(f"the model of {bundle.name} has {kind} {found}, wanted {wanted}; export it again.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")[:300]

@@ -1,0 +1,178 @@
+"""`asr-run` as people run it: what goes to which stream, exit codes, and what happens to bad input."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+COMMAND = [sys.executable, "-c", "from asr_runtime.cli import main; main()"]
+
+
+@pytest.fixture
+def run(tone_bundle: Path, tmp_path: Path) -> Run:
+    def asr_run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "--model", str(tone_bundle), "--greedy", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, **options)  # type: ignore[call-overload]
+
+    return asr_run
+
+
+@pytest.fixture
+def recordings(spell: Callable[[str], np.ndarray], tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "one.wav", tmp_path / "two.flac", tmp_path / "three.wav"]
+    for path, text in zip(paths, ["hello", "to you", "all"], strict=True):
+        soundfile.write(path, spell(text), 16000)
+    return paths
+
+
+def test_one_file_gives_its_text_alone(run: Run, recordings: list[Path]) -> None:
+    done = run(recordings[0])
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    (account,) = done.stderr.splitlines()
+    assert "s of audio in" in account
+    assert "real-time factor" in account
+    assert "cpu (ONNX Runtime" in account
+
+
+def test_several_files_give_path_tab_text_in_order(run: Run, recordings: list[Path]) -> None:
+    done = run("one.wav", "two.flac", "three.wav")
+    assert done.stdout == "one.wav\thello\ntwo.flac\tto you\nthree.wav\tall\n"
+
+
+def test_json_of_one_is_an_object_and_of_several_a_list(run: Run, recordings: list[Path]) -> None:
+    one = json.loads(run("one.wav", "--format", "json").stdout)
+    assert list(one) == ["audio", "duration", "text", "confidence", "words", "segments", "model", "device"]
+    assert one["words"] == [{"word": "hello", "start": 0.04, "end": 0.6, "confidence": one["confidence"]}]
+    assert 0 < one["confidence"] <= 1
+    assert (one["duration"], one["device"]) == (0.64, "cpu")
+    several = json.loads(run("one.wav", "absent.wav", "two.flac", "-f", "json").stdout)
+    assert [item["text"] for item in several] == ["hello", "to you"]
+    assert json.loads(run("absent.wav", "gone.wav", "-f", "json").stdout) == []
+
+
+def test_standard_input(run: Run, recordings: list[Path]) -> None:
+    with recordings[1].open("rb") as stream:
+        assert run("-", stdin=stream).stdout == "to you\n"
+
+
+def test_broken_files_are_a_line_each_and_the_others_come_out(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "letter.wav").write_text("Dear reader")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
+    soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
+    (tmp_path / "cut.wav").write_bytes(recordings[0].read_bytes()[:5000])
+    broken = ["absent.wav", "empty.wav", "letter.wav", "none.wav", "nan.wav", "cut.wav"]
+    done = run(*broken[:3], "one.wav", *broken[3:], "two.flac", "--quiet")
+    assert (done.returncode, done.stdout) == (1, "one.wav\thello\ntwo.flac\tto you\n")
+    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [["asr-run", name] for name in broken]
+
+
+def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+    for model in ("absent", ".", "one.wav"):
+        done = run("one.wav", "--model", model)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" in run("one.wav", "--model", "absent", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["one.wav", "--format", "doc"],
+        ["one.wav", "--device", "tpu"],
+        ["one.wav", "--beam-size", "0"],
+        ["one.wav", "--surprise"],
+    ],
+)
+def test_wrong_usage_is_code_2_without_a_traceback(run: Run, recordings: list[Path], arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_is_not_there_is_never_another(run: Run, recordings: list[Path], device: str) -> None:
+    done = run("one.wav", "--device", device)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"device {device} cannot be had" in done.stderr
+
+
+def test_output_is_whole_and_nothing_is_overwritten(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+    done = run("one.wav", "two.flac", "--output", "out.txt")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tmp_path / "out.txt").read_text() == "one.wav\thello\ntwo.flac\tto you\n"
+    done = run("three.wav", "--output", "out.txt")
+    assert done.returncode == 2
+    assert "out.txt" in done.stderr
+    assert "hello" in (tmp_path / "out.txt").read_text()
+    assert run("three.wav", "--output", "out.txt", "--force").returncode == 0
+    assert (tmp_path / "out.txt").read_text() == "all\n"
+    assert run("three.wav", "--output", "absent/out.txt").returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.wav", "out.txt", "three.wav", "two.flac"]
+
+
+def test_verbose_quiet_version_and_help(run: Run, recordings: list[Path]) -> None:
+    assert run("one.wav", "--quiet").stderr == ""
+    verbose = run("one.wav", "--verbose").stderr
+    for word in ("tones", "read", "inference", "decode"):
+        assert word in verbose
+    assert run("--version").stdout.startswith("asr-run ")
+    assert "Exit codes: 0" in run("--help").stdout
+
+
+def test_interrupted_leaves_nothing_half_written(tone_bundle: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "speech.pipe"
+    os.mkfifo(pipe)
+    command = [*COMMAND, "--model", str(tone_bundle), "--greedy", str(pipe), "--output", str(tmp_path / "out.txt")]
+    # It waits in the pipe for audio that never comes.
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("wb"):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_reader_that_leaves_is_no_traceback(run: Run, tone_bundle: Path, recordings: list[Path]) -> None:
+    command = " ".join([f"'{part}'" for part in [*COMMAND, "--model", str(tone_bundle), "--greedy", *recordings * 3]])
+    done = subprocess.run(f"{command} --batch-size 1 | true", shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def on_a_terminal(command: list[str], **environment: str) -> str:
+    """What a command writes to standard error when that is a terminal."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=follower, env={**os.environ, **environment}
+    ) as done:
+        os.close(follower)
+        seen = b""
+        while True:
+            try:
+                block = os.read(leader, 4096)
+            except OSError:  # how Linux says that the terminal's other side is closed
+                break
+            seen += block
+    os.close(leader)
+    assert done.returncode == 0
+    return seen.decode()
+
+
+def test_progress_shows_on_a_terminal_only(tone_bundle: Path, recordings: list[Path], run: Run) -> None:
+    command = [*COMMAND, "--model", str(tone_bundle), "--greedy", "--batch-size", "1", *map(str, recordings)]
+    assert "1 of 3 files" in on_a_terminal(command)
+    assert "files" not in on_a_terminal(command, NO_COLOR="1")
+    assert "files" not in on_a_terminal([*command, "--quiet"])
+    assert "files" not in run(*recordings).stderr

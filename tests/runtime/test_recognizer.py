@@ -1,0 +1,124 @@
+"""From recordings to transcripts by the Python interface: any kind of input, in order, lazily, with times."""
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asr_runtime
+import numpy as np
+import pytest
+import soundfile
+from asr_runtime import AudioError, BundleError, Recognizer, Transcript
+
+Spell = Callable[[str], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def recognizer(tone_bundle: Path) -> Recognizer:
+    return asr_runtime.load(tone_bundle, threads=1, greedy=True)
+
+
+def test_files_bytes_streams_and_arrays(recognizer: Recognizer, spell: Spell, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", spell("hello world"), 16000)
+    content = (tmp_path / "a.flac").read_bytes()
+    for audio in (tmp_path / "a.flac", str(tmp_path / "a.flac"), content, io.BytesIO(content)):
+        assert recognizer.transcribe(audio).text == "hello world"
+    assert recognizer.transcribe(spell("hello world"), 16000).text == "hello world"
+    assert recognizer.transcribe(list(spell("hello world")), sample_rate=16000).text == "hello world"
+
+
+def test_times_and_confidences_of_words(recognizer: Recognizer, spell: Spell) -> None:
+    transcript = recognizer.transcribe(spell("ab cd"), 16000)
+    assert transcript.duration == pytest.approx(0.64)
+    first, second = transcript.words
+    # Each character sounds for 80 ms after 40 ms of silence.
+    assert (first.word, second.word) == ("ab", "cd")
+    assert (first.start, first.end) == pytest.approx((0.04, 0.24))
+    assert (second.start, second.end) == pytest.approx((0.40, 0.60))
+    assert 0.5 < first.confidence <= 1
+    assert transcript.confidence == pytest.approx((first.confidence + second.confidence) / 2)
+    assert (transcript.model, transcript.device) == ("tones", "cpu")
+
+
+def test_a_pause_begins_a_segment(recognizer: Recognizer, spell: Spell) -> None:
+    pause = np.zeros(16000, np.float32)
+    transcript = recognizer.transcribe(np.concatenate([spell("one two"), pause, spell("three")]), 16000)
+    assert transcript.text == "one twothree"  # the tones know no space in silence
+    transcript = recognizer.transcribe(np.concatenate([spell("one two "), pause, spell("three")]), 16000)
+    assert [segment.text for segment in transcript.segments] == ["one two", "three"]
+    assert transcript.segments[1].start > 1.0
+
+
+def test_silence_gives_an_empty_text(recognizer: Recognizer) -> None:
+    transcript = recognizer.transcribe(np.zeros(16000), 16000)
+    assert (transcript.text, transcript.words, transcript.confidence) == ("", (), 0.0)
+
+
+def test_one_sample_is_enough(recognizer: Recognizer) -> None:
+    assert recognizer.transcribe(np.zeros(1), 16000).text == ""
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_many_come_in_order_whatever_the_batch(tone_bundle: Path, spell: Spell, batch_size: int) -> None:
+    texts = ["a", "hello", "to be or not", "x y", "", "why", "zebra"]
+    recognizer = asr_runtime.load(tone_bundle, batch_size=batch_size, threads=1, greedy=True)
+    heard = list(recognizer.transcribe((spell(text), 16000) for text in texts))
+    assert [transcript.text for transcript in heard] == texts
+
+
+def test_an_iterable_is_read_lazily(tone_bundle: Path, spell: Spell) -> None:
+    taken = 0
+
+    def endless() -> Iterator[tuple[np.ndarray, int]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield spell("more"), 16000
+
+    recognizer = asr_runtime.load(tone_bundle, batch_size=4, threads=1, greedy=True)
+    transcripts = recognizer.transcribe(endless())
+    assert taken == 0
+    assert next(transcripts).text == "more"
+    assert taken <= 16
+
+
+def test_a_bad_recording_is_an_error_of_its_own(recognizer: Recognizer, spell: Spell, tmp_path: Path) -> None:
+    good, bad = (spell("good"), 16000), tmp_path / "absent.wav"
+    results = list(recognizer.results([good, bad, good]))
+    assert [getattr(result, "text", None) for result in results] == ["good", None, "good"]
+    assert isinstance(results[1], AudioError)
+    with pytest.raises(AudioError, match=r"absent\.wav"):
+        list(recognizer.transcribe([good, bad]))
+    with pytest.raises(TypeError, match="rate"):
+        recognizer.transcribe(spell("a"))  # type: ignore[call-overload]
+
+
+def test_no_bundle_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr_runtime.recognizer.ENGLISH", tmp_path / "absent")
+    with pytest.raises(BundleError, match="no English bundle"):
+        asr_runtime.load()
+
+
+def test_threads_may_share_a_recognizer(recognizer: Recognizer, spell: Spell) -> None:
+    texts = [f"{a}{b} {a}" for a in "abcd" for b in "efgh"]
+    heard: dict[str, str] = {}
+
+    def work(part: list[str]) -> None:
+        for text in part:
+            heard[text] = recognizer.transcribe(spell(text), 16000).text
+
+    workers = [threading.Thread(target=work, args=(texts[i::4],)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert heard == {text: text for text in texts}
+
+
+def test_notebooks_show_words_and_escape_what_came_from_outside(recognizer: Recognizer, spell: Spell) -> None:
+    transcript = recognizer.transcribe(spell("hi"), 16000)
+    hostile = Transcript(**{**transcript.__dict__, "audio": "<script>.wav"})
+    assert "<script>" not in hostile._repr_html_()
+    assert ">hi</span>" in hostile._repr_html_()
+    assert str(transcript) == "hi"
