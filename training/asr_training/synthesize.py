@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -21,6 +23,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+
+from asr_runtime.errors import RecipeError
 
 SAMPLE_RATE = 16000
 FLITE_VOICES = ["rms", "slt", "awb", "kal16"]
@@ -107,16 +111,15 @@ def speak(text: str, rng: random.Random) -> tuple[np.ndarray, str]:
     return np.clip(samples, -1, 1).astype(np.float32), f"{voice}-{speed:.1f}"
 
 
-def synthesize(text: Path, out: Path, *, seed: int = 1, part: int = 0, parts: int = 1) -> None:
-    """Read the lines of `text` aloud into `out`/audio (Opus in Ogg) and `out`/synthetic-PART.jsonl.
+def read_rows(out: Path) -> dict[str, str]:
+    """The manifest lines that earlier runs left in `out`, by their audio's name."""
+    lines = [line for part in sorted(out.glob("*.jsonl")) for line in part.read_text().splitlines()]
+    return {json.loads(line)["audio"]: line for line in lines}
 
-    `part` of `parts` takes every `parts`-th line, so that several processes can share the work. Lines that are in the
-    manifest already are left as they are.
-    """
-    manifest = out / f"synthetic-{part}.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
-    done = {json.loads(line)["audio"] for line in manifest.read_text().splitlines()} if manifest.exists() else set()
-    with manifest.open("a") as rows:
+
+def synthesize_part(text: Path, out: Path, seed: int, part: int, parts: int, done: set[str]) -> None:
+    """Read every `parts`-th line of `text` aloud, from line `part` on, into `out`/audio and `out`/part-PART.jsonl."""
+    with (out / f"part-{part}.jsonl").open("a") as rows:
         for index, line in enumerate(text.read_text().splitlines()):
             audio = f"audio/{index // 1000:04d}/{index:07d}.ogg"
             if index % parts != part or not line.strip() or audio in done:
@@ -124,7 +127,7 @@ def synthesize(text: Path, out: Path, *, seed: int = 1, part: int = 0, parts: in
             try:
                 samples, voice = speak(line, random.Random(f"{seed}/{index}"))
             except (subprocess.SubprocessError, ValueError) as error:
-                print(f"line {index + 1}: {error}")
+                print(f"line {index + 1}: {error}", file=sys.stderr)
                 continue
             (out / audio).parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(out / audio, samples, SAMPLE_RATE, format="OGG", subtype="OPUS")
@@ -133,7 +136,21 @@ def synthesize(text: Path, out: Path, *, seed: int = 1, part: int = 0, parts: in
             print(json.dumps(row), file=rows, flush=True)
 
 
-if __name__ == "__main__":
-    import sys
+def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1) -> int:
+    """Read the lines of `text` aloud into `out`: Opus in Ogg below audio/, and synthetic.jsonl.
 
-    synthesize(Path(sys.argv[1]), Path(sys.argv[2]), part=int(sys.argv[3]), parts=int(sys.argv[4]))
+    Lines that an earlier run has done are left as they are. Returns how many recordings there are; raises RecipeError
+    where no engine is installed.
+    """
+    if not engines():
+        raise RecipeError("no speech synthesiser is here; install flite or espeak-ng, or the packages named in --help")
+    out.mkdir(parents=True, exist_ok=True)
+    done = set(read_rows(out))
+    jobs = [(text, out, seed, part, processes, done) for part in range(processes)]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.starmap(synthesize_part, jobs)
+    rows = read_rows(out)
+    (out / "synthetic.jsonl").write_text("".join(rows[audio] + "\n" for audio in sorted(rows)))
+    for part in out.glob("part-*.jsonl"):
+        part.unlink()
+    return len(rows)

@@ -1,0 +1,59 @@
+"""Augmentation of mel features: speed, vocal tract, noise, and masks (SpecAugment, Park et al. 2019)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asr_training.recipe import Augment
+
+
+def stretch_time(x: np.ndarray, rate: float) -> np.ndarray:
+    """Play [frames, mels] `rate` times as fast, by linear interpolation between frames."""
+    positions = np.minimum(np.arange(max(1, int(len(x) / rate))) * rate, len(x) - 1.001)
+    whole = positions.astype(np.int64)
+    share = (positions - whole).astype(np.float32)[:, None]
+    return np.asarray(x[whole] * (1 - share) + x[whole + 1] * share)
+
+
+def warp_frequency(x: np.ndarray, rate: float) -> np.ndarray:
+    """Move the mel bands of [frames, mels] by the factor `rate`, as another length of vocal tract does."""
+    positions = np.clip(np.arange(x.shape[1]) * rate, 0, x.shape[1] - 1.001)
+    whole = positions.astype(np.int64)
+    share = (positions - whole).astype(np.float32)
+    return np.asarray(x[:, whole] * (1 - share) + x[:, whole + 1] * share)
+
+
+def add_noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add a steady noise floor of random level and colour to log-mel features."""
+    mels = x.shape[1]
+    colour = np.interp(np.arange(mels), np.linspace(0, mels - 1, 5), rng.normal(0, 1.5, 5))
+    floor = x.mean() + rng.uniform(-3.5, 0.8) + colour + rng.normal(0, 0.5, x.shape)
+    return np.asarray(np.logaddexp(x, floor.astype(np.float32)))
+
+
+def mask_bands(x: np.ndarray, config: Augment, strength: float, rng: np.random.Generator) -> None:
+    """Put bands and stretches of time of x, in place, at the mean of their band, which normalisation makes 0."""
+    mean = x.mean(0)
+    for _ in range(config.frequency_masks):
+        width = int(rng.integers(0, int(config.frequency_width * strength) + 1))
+        first = int(rng.integers(0, x.shape[1] - width + 1))
+        x[:, first : first + width] = mean[first : first + width]
+    for _ in range(round(len(x) / 100 * config.time_masks_per_second * strength)):
+        width = int(rng.integers(0, config.time_width))
+        first = int(rng.integers(0, max(1, len(x) - width)))
+        x[first : first + width] = mean
+
+
+def augment(x: np.ndarray, config: Augment, strength: float, fewest: int, rng: np.random.Generator) -> np.ndarray:
+    """Change features [frames, mels]; `strength` 0…1 scales noise and masks, `fewest` output frames stay possible."""
+    if config.speed and len(x) > 30:
+        rate = np.exp(rng.uniform(-1, 1) * np.log1p(config.speed))
+        if len(x) / rate / 4 > fewest * 1.1:  # 4 feature frames an output frame is the coarsest model's
+            x = stretch_time(x, rate)
+    if config.warp:
+        x = warp_frequency(x, 1 + rng.uniform(-config.warp, config.warp))
+    if rng.random() < config.noise * strength:
+        x = add_noise(x, rng)
+    x = x.copy()
+    mask_bands(x, config, strength, rng)
+    return x

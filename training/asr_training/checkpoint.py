@@ -1,0 +1,119 @@
+"""Checkpoints: a folder of safetensors and JSON, never a pickle, written beside and renamed.
+
+`model.safetensors` and `config.json` are what export needs; `training.safetensors` and `training.json` hold the
+optimiser's state and the position in the run, for exact resume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asr_runtime.errors import RecipeError
+from asr_training.model import AcousticModel
+from asr_training.recipe import Features, Model, convert, from_table
+from asr_training.text import Alphabet
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with all that describes it."""
+
+    model: AcousticModel
+    features: Features
+    architecture: Model
+    alphabet: Alphabet
+    provenance: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path, checkpoint: Checkpoint, tensors: dict[str, Tensor], position: dict[str, Any]
+) -> None:
+    """Write a checkpoint with the optimiser's tensors and the run's position in place of what `folder` held."""
+    part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_file(
+        {name: value.contiguous() for name, value in checkpoint.model.state_dict().items()}, part / "model.safetensors"
+    )
+    config = {
+        "format": FORMAT,
+        "features": dataclasses.asdict(checkpoint.features),
+        "model": dataclasses.asdict(checkpoint.architecture),
+        "alphabet": checkpoint.alphabet.characters,
+        "provenance": checkpoint.provenance,
+    }
+    (part / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    save_file(tensors, part / "training.safetensors")
+    (part / "training.json").write_text(json.dumps(position, indent=1), encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def newest(folder: Path) -> Path | None:
+    """The folder itself, the one it replaced if writing was cut between the two renames, or None."""
+    old = folder.with_name(folder.name + ".old")
+    return next((path for path in (folder, old) if (path / "config.json").is_file()), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"cannot read {path} ({error}); give the folder of a checkpoint") from None
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path} holds no JSON object; give the folder of a checkpoint")
+    return value
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    try:
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RecipeError(f"cannot read {path} ({error}); the checkpoint is damaged, take another") from None
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint's model, in evaluation mode and float32, with its configuration."""
+    config = read_json(folder / "config.json")
+    if config.get("format") != FORMAT:
+        raise RecipeError(
+            f"{folder} is a checkpoint of format {config.get('format')!r}, wanted {FORMAT}; update asr-deploy"
+        )
+    where = f"{folder / 'config.json'}"
+    try:
+        features = from_table(Features, config["features"], where)
+        architecture: Model = convert(Model, config["model"], where)
+        alphabet, provenance = Alphabet(str(config["alphabet"])), dict(config["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(f"{where} lacks {error}; the checkpoint is damaged, take another") from None
+    model = AcousticModel(features, architecture, len(alphabet.tokens))
+    load_weights(model, folder)
+    return Checkpoint(model.eval(), features, architecture, alphabet, provenance)
+
+
+def load_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Put a checkpoint's weights into a model of the same shape."""
+    try:
+        model.load_state_dict(read_tensors(folder / "model.safetensors"))
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise RecipeError(
+            f"the weights in {folder} are of another model ({first}); take the recipe they were made with"
+        ) from None

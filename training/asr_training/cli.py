@@ -1,0 +1,106 @@
+"""`asr-train`: fit a recipe, evaluate a checkpoint, make synthetic speech."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_runtime.errors import AsrError, RecipeError
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+
+
+def choose_device(name: str) -> str:
+    """The PyTorch device that was asked for, if it can be had."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise RecipeError(f"unknown device {name!r}; take auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("the device cuda was asked for, but PyTorch finds none here; install its driver or take cpu")
+    return name
+
+
+@app.command("fit")
+def fit_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or TOML file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; a run in it goes on.  [default: runs/NAME]")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a recipe. Checkpoints go to OUT/last and OUT/best, the table of results to OUT/epochs.txt."""
+    from asr_training.loop import fit
+    from asr_training.recipe import read_recipe
+    from asr_training.report import Row, format_table
+
+    chosen = read_recipe(recipe)
+    folder = out or Path("runs", chosen.name)
+    position = fit(chosen, folder, choose_device(device))
+    typer.echo(format_table([Row(**row) for row in position.rows]), nl=False)
+    typer.echo(f"best weights: {folder / 'best'} (WER {100 * position.best_wer:.1f} %)")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    manifest: Annotated[list[str], typer.Argument(help="Manifests or LibriSpeech folders.")],
+    device: Device = "auto",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print each utterance's text beside its reference.")
+    ] = False,
+) -> None:
+    """Print loss and word and character error rates of a checkpoint, by greedy decoding."""
+    import tempfile
+
+    import torch
+
+    from asr_training.checkpoint import load_checkpoint
+    from asr_training.data import Corpus
+    from asr_training.evaluate import log_probabilities, score
+    from asr_training.recipe import Data, Source
+
+    loaded = load_checkpoint(checkpoint)
+    sources = tuple(Source(path) for path in manifest)
+    data = Data(train=(), validation=sources, alphabet=loaded.alphabet.characters)
+    where = torch.device(choose_device(device))
+    with tempfile.TemporaryDirectory() as cache:
+        corpus = Corpus(sources, data, loaded.features, Path(cache))
+        results = log_probabilities(loaded.model.to(where), corpus, where)
+        texts = [loaded.alphabet.greedy(result.log_probs) for result in results]
+        for name, line in score(texts, results, corpus).items():
+            figures = f"WER {100 * line.wer:5.1f} %  CER {100 * line.cer:5.1f} %  loss {line.loss:.3f}"
+            typer.echo(f"{name:20s} {figures}  {line.utterances} utterances")
+    if verbose:
+        for utterance, text in zip(corpus.utterances, texts, strict=True):
+            typer.echo(f"{utterance.audio}\n  spoken      {utterance.text}\n  recognised  {text}")
+
+
+@app.command("synthesize")
+def synthesize_command(
+    text: Annotated[Path, typer.Argument(help="Sentences, one a line.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the recordings and synthetic.jsonl.")],
+    seed: int = 1,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes share the lines.")] = 1,
+) -> None:
+    """Read sentences aloud with flite, espeak-ng and the neural voices that are installed, as training data."""
+    from asr_training.synthesize import synthesize
+
+    typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
+
+
+def main() -> None:
+    """Run the command line; an error that a user can cause is one sentence, not a traceback."""
+    try:
+        app()
+    except AsrError as error:
+        sys.exit(f"asr-train: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"asr-train: the package {error.name} is missing; install with: pip install 'asr-deploy[train]'")

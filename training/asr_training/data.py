@@ -1,0 +1,238 @@
+"""Speech with text: manifests and LibriSpeech folders to features, and features to batches of like lengths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from tqdm import tqdm
+
+from asr_runtime.errors import RecipeError
+from asr_training.augment import augment
+from asr_training.features import MelSpectrogram
+from asr_training.recipe import Augment, Data, Features, Source, Training
+from asr_training.text import Alphabet, required_frames
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording with its text; `where` names its line for errors."""
+
+    audio: Path
+    text: str
+    where: str
+    source: str = ""
+    speaker: str = ""
+
+
+def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance]:
+    """Read a manifest (see `read_manifest`) or a LibriSpeech folder (see `read_librispeech`), and check the texts."""
+    path = Path(source.path)
+    if path.is_dir():
+        found = read_librispeech(path)
+    elif path.is_file():
+        found = read_manifest(path)
+    else:
+        raise RecipeError(
+            f"no data at {path}: neither a manifest nor a LibriSpeech folder; correct the recipe's [data]"
+        )
+    if not found:
+        raise RecipeError(f"{path} holds no utterances; give a manifest or folder that has some")
+    return [check_text(utterance, data, alphabet) for utterance in found]
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read JSON lines with `audio` (relative to the manifest) and `text`; `source` and `speaker` may stand beside."""
+    utterances = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"{where}: not JSON ({error.msg}); write one JSON object a line") from None
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
+            raise RecipeError(f"{where}: wanted an object with the texts 'audio' and 'text'; add what is missing")
+        labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
+        utterances.append(Utterance(path.parent / row["audio"], row["text"], where, **labels))
+    return utterances
+
+
+def read_librispeech(folder: Path) -> list[Utterance]:
+    """Read SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt files, each line `ID TEXT` beside ID.flac (Panayotov et al. 2015)."""
+    utterances = []
+    for transcript in sorted(folder.rglob("*.trans.txt")):
+        for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
+            name, _, text = line.partition(" ")
+            where = f"{transcript}, line {number}"
+            utterances.append(
+                Utterance(transcript.parent / f"{name}.flac", text, where, "librispeech", name.split("-")[0])
+            )
+    return utterances
+
+
+def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utterance:
+    """The utterance with its text in lower case if so configured; a character outside the alphabet is an error."""
+    text = utterance.text.lower() if data.lower_case else utterance.text
+    if unknown := alphabet.unknown(text):
+        raise RecipeError(
+            f"{utterance.where}: the character {unknown!r} is outside the alphabet {alphabet.characters!r};"
+            " write it in words or add it to the recipe's alphabet"
+        )
+    return Utterance(utterance.audio, text, utterance.where, utterance.source, utterance.speaker)
+
+
+def read_waveform(path: Path, rate: int, where: str) -> np.ndarray:
+    """A recording as mono float32 at `rate`."""
+    try:
+        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise RecipeError(f"{where}: cannot read the audio {path} ({error}); correct or remove the line") from None
+    mono = samples.mean(1)
+    if not len(mono) or not np.isfinite(mono).all():
+        raise RecipeError(f"{where}: the audio {path} is empty or has samples that are not numbers; remove the line")
+    return mono if found == rate else np.asarray(soxr.resample(mono, found, rate), np.float32)
+
+
+class FeatureStore:
+    """Mel features of many utterances in one memory-mapped float16 file, so that memory does not grow with the data."""
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray) -> None:
+        self.values, self.offsets = values, offsets
+        self.frames = np.diff(offsets)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Features of one utterance, float16 [frames, mels]."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+def store_features(utterances: list[Utterance], config: Features, cache: Path) -> FeatureStore:
+    """Compute the features of all utterances, or open those of an earlier run with the same files and front end."""
+    files = [(str(u.audio), u.audio.stat().st_size if u.audio.is_file() else -1) for u in utterances]
+    key = hashlib.sha256(json.dumps([config.__dict__, files]).encode()).hexdigest()[:16]
+    values, offsets = cache / f"{key}.npy", cache / f"{key}.offsets.npy"
+    if not offsets.is_file():
+        write_features(utterances, config, values, offsets)
+    return FeatureStore(np.load(values, mmap_mode="r"), np.load(offsets))
+
+
+def write_features(utterances: list[Utterance], config: Features, values: Path, offsets: Path) -> None:
+    """Compute features into `values`, and where each utterance begins into `offsets`, which is written last."""
+    values.parent.mkdir(parents=True, exist_ok=True)
+    front_end, raw, ends = MelSpectrogram(config), values.with_suffix(".part"), [0]
+    with raw.open("wb") as out, torch.no_grad():
+        for utterance in tqdm(utterances, "features", unit="utt", disable=None):
+            samples = torch.from_numpy(read_waveform(utterance.audio, config.sample_rate, utterance.where))
+            features, _ = front_end(samples[None], torch.tensor([len(samples)]))
+            out.write(features[0].to(torch.float16).numpy().tobytes())
+            ends.append(ends[-1] + features.shape[1])
+    shape = (ends[-1], config.mels)
+    target = open_memmap(values, mode="w+", dtype=np.float16, shape=shape)
+    target[:] = np.memmap(raw, np.float16, "r", shape=shape)
+    target.flush()
+    raw.unlink()
+    part = offsets.with_suffix(".part.npy")
+    np.save(part, np.array(ends))
+    os.replace(part, offsets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded features float32 [batch, frames, mels], their frames, labels one behind the other, and their counts."""
+
+    features: Tensor
+    frames: Tensor
+    labels: Tensor
+    label_counts: Tensor
+    seconds: float  # of audio, without the padding
+
+
+class Corpus:
+    """Utterances with features and labels, to be gone through in batches."""
+
+    def __init__(self, sources: tuple[Source, ...], data: Data, features: Features, cache: Path) -> None:
+        self.config = features
+        self.alphabet = Alphabet(data.alphabet)
+        self.utterances: list[Utterance] = []
+        repeats: list[int] = []
+        for source in sources:
+            found = read_source(source, data, self.alphabet)
+            self.utterances += found
+            repeats += [source.repeat] * len(found)
+        self.repeats = np.array(repeats)
+        self.store = store_features(self.utterances, features, cache)
+        self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio, each utterance once."""
+        return float(self.store.frames.sum()) * self.config.hop / self.config.sample_rate / 3600
+
+    def batch(self, indices: np.ndarray, config: Augment | None, strength: float, rng: np.random.Generator) -> Batch:
+        """Put some utterances together, augmented if `config` is given."""
+        items = []
+        for index in indices:
+            features = self.store[index].astype(np.float32)
+            fewest = required_frames(self.labels[index])
+            items.append(features if config is None else augment(features, config, strength, fewest, rng))
+        frames = np.array([len(item) for item in items])
+        padded = np.zeros((len(items), frames.max(), self.config.mels), np.float32)
+        for row, item in zip(padded, items, strict=True):
+            row[: len(item)] = item
+        labels = [self.labels[index] for index in indices]
+        counts = torch.tensor([len(item) for item in labels])
+        seconds = float(frames.sum()) * self.config.hop / self.config.sample_rate
+        flat = torch.from_numpy(np.concatenate(labels))
+        return Batch(torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, seconds)
+
+    def training_order(self, data: Data, training: Training, stride: int, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch as indices: of like lengths inside, in an order drawn from seed and epoch."""
+        rng = np.random.default_rng([training.seed, epoch])
+        rate = self.config.sample_rate / self.config.hop
+        fits = np.array(
+            [required_frames(labels) * stride <= n for labels, n in zip(self.labels, self.store.frames, strict=True)]
+        )
+        usable = fits & (self.store.frames <= data.longest_seconds * rate)
+        indices = np.repeat(np.arange(len(self.utterances)), self.repeats * usable)
+        # Lengths are shaken a little before sorting, so that the same utterances do not always meet.
+        order = indices[np.argsort(self.store.frames[indices] * rng.uniform(0.9, 1.1, len(indices)))]
+        batches = list(split(order, self.store.frames, training.batch_utterances, training.batch_seconds * rate))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def in_order_of_length(self, seconds: float) -> Iterator[np.ndarray]:
+        """All utterances once, shortest first, in batches of up to so many padded seconds."""
+        rate = self.config.sample_rate / self.config.hop
+        return split(np.argsort(self.store.frames, kind="stable"), self.store.frames, 0, seconds * rate)
+
+
+def split(order: np.ndarray, frames: np.ndarray, count: int, most: float) -> Iterator[np.ndarray]:
+    """Cut an order of utterances into batches of `count`, or of up to `most` padded frames if `count` is 0."""
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, int(frames[index]))
+        full = len(batch) >= count if count else (len(batch) + 1) * longest > most
+        if batch and full:
+            yield np.array(batch)
+            batch, longest = [], int(frames[index])
+        batch.append(int(index))
+    if batch:
+        yield np.array(batch)
+
+
+def describe(corpus: Corpus) -> dict[str, Any]:
+    """Utterances, hours and speakers, for provenance and the first line of a run."""
+    speakers = {utterance.speaker for utterance in corpus.utterances}
+    return {"utterances": len(corpus.utterances), "hours": round(corpus.hours, 2), "speakers": len(speakers)}

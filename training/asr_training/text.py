@@ -1,0 +1,71 @@
+"""Text and tokens: characters to labels and back, and error rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """The characters that a model can write; the blank is the label behind the last of them."""
+
+    characters: str
+
+    @property
+    def tokens(self) -> list[str]:
+        """The characters and the blank "", in the order of the model's outputs."""
+        return [*self.characters, ""]
+
+    @property
+    def blank(self) -> int:
+        """The label of the blank."""
+        return len(self.characters)
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Each character's label."""
+        return {character: label for label, character in enumerate(self.characters)}
+
+    def unknown(self, text: str) -> str:
+        """The first character of `text` that is outside the alphabet, or ""."""
+        return next((character for character in text if character not in self.labels), "")
+
+    def encode(self, text: str) -> np.ndarray:
+        """Labels of a text, int64 [characters]."""
+        return np.array([self.labels[character] for character in text], np.int64)
+
+    def greedy(self, log_probs: np.ndarray) -> str:
+        """The text of the best token of each frame of [frames, tokens], repeats and blanks taken out."""
+        best = log_probs.argmax(1)
+        changed = np.diff(best, prepend=-1) != 0
+        text = "".join(self.characters[label] for label in best[changed & (best != self.blank)])
+        return " ".join(text.split())
+
+
+def required_frames(labels: np.ndarray) -> int:
+    """The fewest frames that can carry the labels: one each, and a blank between two that are the same."""
+    return len(labels) + int((labels[1:] == labels[:-1]).sum())
+
+
+def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+    """Levenshtein distance between two sequences."""
+    row = list(range(len(reference) + 1))
+    for i, item in enumerate(hypothesis, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(reference, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (item != other))
+    return row[-1]
+
+
+def error_rates(hypotheses: Iterable[str], references: Iterable[str]) -> tuple[float, float]:
+    """Word and character error rate over all utterances together, as shares."""
+    words = characters = word_errors = character_errors = 0
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        word_errors += edit_distance(hypothesis.split(), reference.split())
+        character_errors += edit_distance(hypothesis, reference)
+        words, characters = words + len(reference.split()), characters + len(reference)
+    return word_errors / max(words, 1), character_errors / max(characters, 1)
