@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -113,10 +114,20 @@ def _decoded(stream: BinaryIO, name: str) -> tuple[Iterator[Samples], int]:
 
 
 class _Nameless:
-    """The four methods of a stream that libsndfile calls."""
+    """What libsndfile calls of a stream: it takes no exception, so a seek or read that fails does nothing."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.seek, self.read, self.readinto, self.tell = stream.seek, stream.read, stream.readinto, stream.tell  # type: ignore[attr-defined]
+        self._stream = stream
+        self.tell = stream.tell
+
+    def seek(self, offset: int, whence: int) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.seek(offset, whence)
+
+    def read(self, count: int) -> bytes:
+        with suppress(OSError, ValueError):
+            return self._stream.read(count)
+        return b""
 
 
 def _mono_blocks(file: Any, name: str) -> Iterator[Samples]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from asr_runtime.bundle import Manifest, NewFile, write_bundle
 from onnx import TensorProto, helper, numpy_helper
+
+from asr_runtime.bundle import Manifest, NewFile, write_bundle
 
 RATE = 16000
 FRAME = 640  # samples: 40 ms

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from asr_runtime.audio import array_audio, audio_blocks, read_audio
-from asr_runtime.errors import AudioError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from asr_runtime.audio import array_audio, audio_blocks, read_audio
+from asr_runtime.errors import AudioError
 
 RATE = 16000
 

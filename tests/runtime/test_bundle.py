@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
-from asr_runtime.errors import BundleError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
+from asr_runtime.errors import BundleError
 
 MANIFEST = Manifest(
     name="tiny",

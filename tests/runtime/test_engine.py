@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from onnx import TensorProto, helper
+
 from asr_runtime import engines
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 from asr_runtime.engines import pad
 from asr_runtime.engines.onnx import OnnxEngine
 from asr_runtime.errors import EngineError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
-from onnx import TensorProto, helper
 
 
 @pytest.fixture(scope="session")

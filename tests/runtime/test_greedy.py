@@ -4,9 +4,10 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from asr_runtime.greedy import GreedyDecoder
 from hypothesis import given
 from hypothesis import strategies as st
+
+from asr_runtime.greedy import GreedyDecoder
 
 CHARACTERS = (" ", "a", "b", "")
 

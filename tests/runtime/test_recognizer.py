@@ -5,10 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import asr_runtime
 import numpy as np
 import pytest
 import soundfile
+
+import asr_runtime
 from asr_runtime import AudioError, BundleError, Recognizer, Transcript
 
 Spell = Callable[[str], np.ndarray]
