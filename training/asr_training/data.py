@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +70,7 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def read_librispeech(folder: Path) -> list[Utterance]:
-    """Read SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt files, each line `ID TEXT` beside ID.flac (Panayotov et al. 2015)."""
+    """Read every *.trans.txt below, each line `SPEAKER-CHAPTER-NUMBER TEXT` beside a .flac (Panayotov et al. 2015)."""
     utterances = []
     for transcript in sorted(folder.rglob("*.trans.txt")):
         for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
@@ -145,7 +144,7 @@ def write_features(utterances: list[Utterance], config: Features, values: Path, 
     raw.unlink()
     part = offsets.with_suffix(".part.npy")
     np.save(part, np.array(ends))
-    os.replace(part, offsets)
+    part.replace(offsets)
 
 
 @dataclass(frozen=True)

