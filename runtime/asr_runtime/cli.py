@@ -97,6 +97,9 @@ def run(
             report.loaded(recognizer)
             _transcribe(recognizer, files, FORMATS[format](single=len(files) == 1), out, report)
             report.finished(recognizer)
+    except KeyboardInterrupt:
+        # At once: a worker may be waiting in a read that never returns, and Python would wait for it.
+        os._exit(INTERRUPTED)
     except AsrError as error:
         if debug:
             traceback.print_exc()

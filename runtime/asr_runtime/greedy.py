@@ -62,10 +62,6 @@ class GreedyDecoder:
         score = float(peaks.sum())
         return [Hypothesis(" ".join(word.text for word in words), score, score, 0.0, words)]
 
-    def decode_batch(self, arrays: Sequence[NDArray[np.float32]], threads: int = 1) -> list[list[Hypothesis]]:
-        """`decode` for each; `threads` is taken for the sake of `BeamSearchDecoder` and makes no difference."""
-        return [self.decode(log_probs) for log_probs in arrays]
-
     def _words(self, spelt: list[tuple[str, int, int, float]]) -> list[Word]:
         numbers = np.cumsum([self._begins_word(token) for token, *_ in spelt])
         words = []

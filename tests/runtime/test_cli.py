@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def test_interrupted_leaves_nothing_half_written(tone_bundle: Path, tmp_path: Pa
     command = [*COMMAND, "--model", str(tone_bundle), "--greedy", str(pipe), "--output", str(tmp_path / "out.txt")]
     # It waits in the pipe for audio that never comes.
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("wb"):
+        time.sleep(0.5)  # until it does
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130

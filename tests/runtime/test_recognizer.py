@@ -2,8 +2,9 @@
 
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -78,10 +79,11 @@ def test_an_iterable_is_read_lazily(tone_bundle: Path, spell: Spell) -> None:
             yield spell("more"), 16000
 
     recognizer = asr_runtime.load(tone_bundle, batch_size=4, threads=1, greedy=True)
-    transcripts = recognizer.transcribe(endless())
+    transcripts = cast("Generator[Transcript]", recognizer.transcribe(endless()))
     assert taken == 0
     assert next(transcripts).text == "more"
-    assert taken <= 16
+    assert taken <= 40  # a few batches ahead, so that the workers are never idle
+    transcripts.close()
 
 
 def test_a_bad_recording_is_an_error_of_its_own(recognizer: Recognizer, spell: Spell, tmp_path: Path) -> None:

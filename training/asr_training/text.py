@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,11 @@ def required_frames(labels: np.ndarray) -> int:
     return len(labels) + int((labels[1:] == labels[:-1]).sum())
 
 
-def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
-    """Levenshtein distance between two sequences."""
-    row = list(range(len(reference) + 1))
-    for i, item in enumerate(hypothesis, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(reference, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (item != other))
-    return row[-1]
-
-
 def error_rates(hypotheses: Iterable[str], references: Iterable[str]) -> tuple[float, float]:
     """Word and character error rate over all utterances together, as shares."""
     words = characters = word_errors = character_errors = 0
     for hypothesis, reference in zip(hypotheses, references, strict=True):
-        word_errors += edit_distance(hypothesis.split(), reference.split())
-        character_errors += edit_distance(hypothesis, reference)
+        word_errors += Levenshtein.distance(hypothesis.split(), reference.split())
+        character_errors += Levenshtein.distance(hypothesis, reference)
         words, characters = words + len(reference.split()), characters + len(reference)
     return word_errors / max(words, 1), character_errors / max(characters, 1)

@@ -1,0 +1,188 @@
+"""CTC prefix beam search with a KenLM language model: log-probabilities in, texts with scores and word times out.
+
+What is maximised, over texts: ``ln P_CTC(text) + alpha * ln P_LM(text) + beta * words`` and the terms of unknown and
+hot words; P_CTC is summed over all alignments. ``docs/decoder.md`` says how the search works.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asr_runtime import _decoder
+from asr_runtime._decoder import Hypothesis, Word
+from asr_runtime.errors import DecoderError
+
+__all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word"]
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """Settings of the search; all weights and thresholds are natural logarithms.
+
+    beam_size: hypotheses kept per frame.
+    beam_threshold: hypotheses further below the best are dropped.
+    token_floor: tokens of lower log-probability in a frame are not expanded (the blank and a repeat always are).
+    alpha: weight of ln P_LM.
+    beta: bonus per word.
+    unknown_word_penalty: added for each word outside the lexicon; -inf allows words of the lexicon only.
+    end_of_sentence: score ``</s>`` at the end.
+    look_ahead: charge a word's best possible unigram while it is being spelled.
+    n_best: texts returned.
+    hot_words: phrase -> boost.
+    """
+
+    beam_size: int = 100
+    beam_threshold: float = 14.0
+    token_floor: float = -7.0
+    alpha: float = 0.9
+    beta: float = 2.0
+    unknown_word_penalty: float = -math.inf
+    end_of_sentence: bool = True
+    look_ahead: bool = True
+    n_best: int = 1
+    hot_words: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("beam_size", "n_best"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
+                raise DecoderError(f"got {name} {value!r}, wanted a whole number from 1 to 1000000")
+        for name in ("beam_threshold", "token_floor", "alpha", "beta", "unknown_word_penalty"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float, np.floating, np.integer)) or math.isnan(value):
+                raise DecoderError(f"got {name} {value!r}, wanted a number")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        if not self.beam_threshold > 0:
+            raise DecoderError(f"got beam_threshold {self.beam_threshold}, wanted more than 0")
+        if not self.token_floor < 0:
+            raise DecoderError(f"got token_floor {self.token_floor}, wanted less than 0 (-inf expands every token)")
+        if not 0 <= self.alpha < math.inf:
+            raise DecoderError(f"got alpha {self.alpha}, wanted a finite number that is not negative")
+        if not math.isfinite(self.beta):
+            raise DecoderError(f"got beta {self.beta}, wanted a finite number")
+        if self.unknown_word_penalty == math.inf:
+            raise DecoderError("got unknown_word_penalty inf, wanted a finite number, or -inf for lexicon words only")
+
+    def _options(self) -> _decoder.Options:
+        options = _decoder.Options()
+        for item in fields(self):
+            if item.name != "hot_words":
+                setattr(options, item.name, getattr(self, item.name))
+        return options
+
+
+class BeamSearchDecoder:
+    """Turns log-probabilities [frames, tokens] into texts.
+
+    tokens: what each column stands for; the blank is ``""``, or the column ``blank`` (-1: the last) when no token is
+    empty. Words are separated by the token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
+    language_model: path of an ARPA file or of any KenLM binary. One whose units are the tokens scores tokens.
+    lexicon: path of a word list, one word a line, or the words; None takes the words of the language model.
+    Raises DecoderError when a file or a word cannot be used.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        *,
+        language_model: str | os.PathLike[str] | None = None,
+        lexicon: str | os.PathLike[str] | Iterable[str] | None = None,
+        blank: int = -1,
+        config: BeamConfig | None = None,
+    ) -> None:
+        self.tokens = _check_tokens(tokens)
+        self.config = BeamConfig() if config is None else config
+        lm = None if language_model is None else os.fspath(language_model)
+        words = None if lexicon is None else _read_lexicon(lexicon)
+        self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
+
+    def decode(self, log_probs: npt.ArrayLike) -> list[Hypothesis]:
+        """Natural-log probabilities [frames, tokens] -> up to n_best texts, best first (always at least one)."""
+        return self._decoder.decode(self._check(log_probs))
+
+    def decode_batch(self, log_probs: Iterable[npt.ArrayLike], threads: int = 1) -> list[list[Hypothesis]]:
+        """Many utterances on `threads` threads, without the GIL; the results are those of `decode`, in order."""
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise DecoderError(f"got threads {threads!r}, wanted a whole number from 1 on")
+        arrays = []
+        for index, item in enumerate(log_probs):
+            try:
+                arrays.append(self._check(item))
+            except DecoderError as error:
+                raise DecoderError(f"item {index}: {error}") from None
+        return self._decoder.decode_batch(arrays, threads)
+
+    def stream(self) -> Stream:
+        """A search that is fed piece by piece; any cuts give what `decode` gives for the whole."""
+        return Stream(self)
+
+    def _check(self, log_probs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        try:
+            array: npt.NDArray[Any] = np.asarray(log_probs)
+        except (ValueError, TypeError):
+            raise DecoderError("log-probabilities are not an array of numbers; wanted [frames, tokens]") from None
+        wanted = f"[frames, tokens={len(self.tokens)}]"
+        if array.ndim != 2 or array.shape[1] != len(self.tokens):
+            turned = array.ndim == 2 and array.shape[0] == len(self.tokens)
+            advice = "; it looks transposed, give .T" if turned else ""
+            raise DecoderError(f"got log-probabilities of shape {list(array.shape)}, wanted {wanted}{advice}")
+        if array.dtype.kind != "f":
+            raise DecoderError(f"got log-probabilities of type {array.dtype}, wanted floating-point numbers {wanted}")
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+class Stream:
+    """One utterance in pieces: `feed` log-probabilities, look at `partial`, take `finish`."""
+
+    def __init__(self, decoder: BeamSearchDecoder) -> None:
+        self._owner = decoder
+        self._stream = _decoder.Stream(decoder._decoder)
+
+    def feed(self, log_probs: npt.ArrayLike) -> None:
+        """The next frames, [frames, tokens]; a piece that is refused leaves the stream as it was."""
+        self._stream.feed(self._owner._check(log_probs))
+
+    def partial(self) -> Hypothesis:
+        """The best text so far; its last word may be unfinished."""
+        return self._stream.partial()
+
+    def finish(self) -> list[Hypothesis]:
+        """What `decode` gives for all frames so far; more may be fed afterwards."""
+        return self._stream.finish()
+
+
+def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
+        raise DecoderError("tokens must be a sequence of strings, one for each column of the log-probabilities")
+    seen: dict[str, int] = {}
+    for index, token in enumerate(tokens):
+        if token in seen and token:
+            raise DecoderError(f"token {token!r} stands at {seen[token]} and at {index}; wanted different tokens")
+        seen[token] = index
+    return tuple(tokens)
+
+
+def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> list[str]:
+    if not isinstance(lexicon, (str, os.PathLike)):
+        words = list(lexicon)
+    else:
+        try:
+            words = Path(lexicon).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise DecoderError(
+                f"cannot read the lexicon '{os.fspath(lexicon)}': {reason}; wanted words, one a line"
+            ) from None
+    if not words:
+        raise DecoderError("the lexicon has no words; give some, or None for those of the language model")
+    return words

@@ -1,0 +1,87 @@
+"""Long audio: overlapping windows in, stitched log-probabilities out, so that memory does not grow with a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_runtime.audio import Samples
+from asr_runtime.errors import BundleError
+
+WINDOW_SECONDS = 30.0
+OVERLAP_SECONDS = 6.0
+AGREEMENT_FRAMES = 9  # over so many frames around a seam both windows should say the same
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of `length` samples, each beginning `length - overlap` behind the one before; `frame` samples a frame.
+
+    Both lengths are whole frames, so that the frames of all windows lie on one grid.
+    """
+
+    length: int
+    overlap: int
+    frame: int
+
+    @classmethod
+    def of(
+        cls,
+        frame_seconds: float,
+        sample_rate: int,
+        seconds: float = WINDOW_SECONDS,
+        overlap: float = OVERLAP_SECONDS,
+    ) -> Windows:
+        """Windows of about so many seconds for a model with such frames."""
+        frame = round(frame_seconds * sample_rate)
+        if abs(frame - frame_seconds * sample_rate) > 1e-3 or not frame:
+            raise BundleError(
+                f"a frame of {frame_seconds} s is no whole number of samples at {sample_rate} hertz; "
+                "export the bundle again."
+            )
+        return cls(round(seconds / frame_seconds) * frame, round(overlap / frame_seconds) * frame, frame)
+
+    def cut(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """The windows of a recording that comes in blocks; the last is shorter, but longer than the overlap."""
+        held: list[Samples] = []
+        count = 0
+        for block in blocks:
+            held.append(block)
+            count += len(block)
+            if count <= self.length:
+                continue
+            samples = np.concatenate(held)
+            while len(samples) > self.length:
+                yield samples[: self.length]
+                samples = samples[self.length - self.overlap :]
+            held, count = [samples], len(samples)
+        yield np.concatenate(held)
+
+    def stitch(self, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Log-probabilities [frames, tokens] of the whole from those of its windows, in order.
+
+        Within each overlap, the seam lies where the two windows agree best: there neither has lost its context, and
+        no token is cut in half or told twice.
+        """
+        overlap = self.overlap // self.frame
+        hop = self.length // self.frame - overlap
+        kept, begin = [], 0
+        for part, following in pairwise(parts):
+            seam = _seam(part[hop : hop + overlap], following[:overlap])
+            kept.append(part[begin : hop + seam])
+            begin = seam
+        return np.concatenate([*kept, parts[-1][begin:]]) if kept else parts[0]
+
+
+def _seam(left: NDArray[np.float32], right: NDArray[np.float32]) -> int:
+    """The frame of an overlap, in its middle half, around which two windows' probabilities differ least."""
+    frames = min(len(left), len(right))
+    difference = np.abs(np.exp(left[:frames]) - np.exp(right[:frames])).sum(axis=1)
+    around = np.convolve(difference, np.ones(AGREEMENT_FRAMES) / AGREEMENT_FRAMES, mode="same")
+    middle = np.arange(frames // 4, max(frames - frames // 4, frames // 4 + 1))
+    nearer = 1e-4 * np.abs(middle - frames / 2)  # of equals, the one in the middle
+    return int(middle[np.argmin(around[middle] + nearer)])

@@ -1,0 +1,113 @@
+#include "alphabet.h"
+
+#include <algorithm>
+
+#include "errors.h"
+
+namespace asr {
+namespace {
+
+constexpr std::string_view kBoundary = "\xE2\x96\x81";  // U+2581, SentencePiece's mark
+constexpr std::string_view kContinuation = "##";        // WordPiece's mark
+
+bool starts_with(std::string_view text, std::string_view head) { return text.substr(0, head.size()) == head; }
+
+template <typename Predicate>
+bool any_token(const std::vector<std::string>& tokens, Predicate predicate) {
+  return std::any_of(tokens.begin(), tokens.end(), predicate);
+}
+
+}  // namespace
+
+size_t utf8_length(std::string_view text) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  const size_t length = lead < 0x80 ? 1 : lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  return std::min(length, text.size());
+}
+
+Alphabet::Alphabet(const std::vector<std::string>& tokens, int blank) {
+  find_blank(tokens, blank);
+  read_pieces(tokens);
+  assign_codes();
+}
+
+void Alphabet::find_blank(const std::vector<std::string>& tokens, int blank) {
+  const int count = static_cast<int>(tokens.size());
+  if (count < 2) {
+    throw DecoderError("got " + std::to_string(count) + " tokens, wanted at least a blank and one more");
+  }
+  const auto empties = std::count(tokens.begin(), tokens.end(), "");
+  if (empties == 1) {
+    blank_ = static_cast<uint32_t>(std::find(tokens.begin(), tokens.end(), "") - tokens.begin());
+    return;
+  }
+  if (empties > 1) {
+    throw DecoderError("got " + std::to_string(empties) + " empty tokens, wanted one, the blank; name the others");
+  }
+  if (blank < -count || blank >= count) {
+    throw DecoderError("got blank " + std::to_string(blank) + ", wanted an index into the " + std::to_string(count) +
+                       " tokens");
+  }
+  blank_ = static_cast<uint32_t>(blank < 0 ? blank + count : blank);
+}
+
+void Alphabet::read_pieces(const std::vector<std::string>& tokens) {
+  const bool pieces = any_token(tokens, [](const std::string& t) { return starts_with(t, kBoundary); });
+  const bool continued =
+      !pieces && any_token(tokens, [](const std::string& t) { return starts_with(t, kContinuation); });
+  const bool spaced = std::count(tokens.begin(), tokens.end(), " ") > 0;
+  const std::string space = spaced ? " " : pieces || continued ? std::string() : "|";
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    Token token;
+    token.text = i == blank_ ? std::string() : tokens[i];
+    if (i != blank_ && !space.empty() && token.text == space) {
+      token.starts_word = true;
+      token.text.clear();
+    } else if (pieces && starts_with(token.text, kBoundary)) {
+      token.starts_word = true;
+      token.text.erase(0, kBoundary.size());
+    } else if (continued && i != blank_) {
+      token.starts_word = !starts_with(token.text, kContinuation);
+      if (!token.starts_word) token.text.erase(0, kContinuation.size());
+    }
+    has_words_ = has_words_ || token.starts_word;
+    if (token.starts_word && token.text.empty()) {
+      if (space_ != kNone)
+        throw DecoderError("got two tokens for the space: '" + tokens[space_] + "' and '" + tokens[i] + "'");
+      space_ = static_cast<uint32_t>(i);
+    }
+    tokens_.push_back(std::move(token));
+  }
+}
+
+void Alphabet::assign_codes() {
+  std::vector<std::string> order;
+  for (const Token& token : tokens_) {
+    for (std::string_view rest = token.text; !rest.empty(); rest.remove_prefix(utf8_length(rest))) {
+      const std::string character(rest.substr(0, utf8_length(rest)));
+      if (characters_.emplace(character, characters_.size()).second) order.push_back(character);
+    }
+  }
+  for (size_t reach = 32; reach < order.size(); reach *= 32) ++codes_per_character_;
+  for (Token& token : tokens_) {
+    std::string codes;
+    encode(token.text, &codes);
+    token.first_code = static_cast<uint32_t>(codes_.size());
+    token.code_count = static_cast<uint32_t>(codes.size());
+    codes_.insert(codes_.end(), codes.begin(), codes.end());
+  }
+}
+
+bool Alphabet::encode(std::string_view word, std::string* codes) const {
+  while (!word.empty()) {
+    const size_t length = utf8_length(word);
+    const auto found = characters_.find(std::string(word.substr(0, length)));
+    if (found == characters_.end()) return false;
+    uint32_t rest = found->second;
+    for (uint32_t i = 0; i < codes_per_character_; ++i, rest /= 32) codes->push_back(static_cast<char>(rest % 32));
+    word.remove_prefix(length);
+  }
+  return true;
+}
+
+}  // namespace asr

@@ -1,0 +1,51 @@
+// The words that the search may spell: a flat trie, 16 bytes a node, children side by side in the order of their codes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace asr {
+
+class Lexicon {
+ public:
+  static constexpr uint32_t kNone = 0xFFFFFFFF;
+  static constexpr uint32_t kRoot = 0;
+
+  struct Node {
+    uint32_t children = 0;  // bit c: there is a child for code c
+    uint32_t first = 0;     // index of the first child
+    uint32_t word = kNone;  // the language model's index of the word that ends here
+    float step = 1.0f;      // exp(look_ahead(this) - look_ahead(parent))
+  };
+
+  struct Entry {
+    std::string codes;
+    uint32_t word;
+    float look_ahead;  // natural log, already weighted
+  };
+
+  explicit Lexicon(std::vector<Entry> entries, float floor);
+
+  const Node& operator[](uint32_t node) const { return nodes_[node]; }
+  float look_ahead(uint32_t node) const { return look_ahead_[node]; }
+  size_t node_count() const { return nodes_.size(); }
+  size_t word_count() const { return word_count_; }
+
+  uint32_t child(uint32_t node, uint8_t code) const {
+    const Node& n = nodes_[node];
+    const uint32_t bit = uint32_t{1} << code;
+    if (!(n.children & bit)) return kNone;
+    return n.first + static_cast<uint32_t>(__builtin_popcount(n.children & (bit - 1)));
+  }
+
+ private:
+  void build(const std::vector<Entry>& entries);
+  void set_steps(float floor);
+
+  std::vector<Node> nodes_;
+  std::vector<float> look_ahead_;
+  size_t word_count_ = 0;
+};
+
+}  // namespace asr

@@ -1,0 +1,94 @@
+#include "search_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "errors.h"
+
+namespace asr {
+namespace {
+
+constexpr float kImpossible = -std::numeric_limits<float>::infinity();
+
+std::unique_ptr<LanguageModel> load(const std::string* path, bool keep_words) {
+  return path ? std::make_unique<LanguageModel>(*path, keep_words) : nullptr;
+}
+
+}  // namespace
+
+SearchModel::SearchModel(const std::vector<std::string>& tokens, int blank, const std::string* language_model,
+                         const std::vector<std::string>* words, const Options& settings)
+    : alphabet(tokens, blank), options(settings), lm(load(language_model, words == nullptr)) {
+  if (lm) read_token_units();
+  build_lexicon(words);
+}
+
+// A language model whose every unit is a token (a space may be " ", "|", "▁" or "<space>") scores tokens, not words.
+void SearchModel::read_token_units() {
+  if (!lm->has_words()) return;
+  std::vector<uint32_t> units(alphabet.size(), 0);
+  size_t found = 0;
+  const auto look_up = [&](size_t token, const std::string& name) {
+    if (units[token] == 0 && lm->index(name) != 0) {
+      units[token] = lm->index(name);
+      ++found;
+    }
+  };
+  for (size_t i = 0; i < alphabet.size(); ++i) {
+    const Token& token = alphabet.token(i);
+    if (i == alphabet.blank()) continue;
+    const bool marked = token.starts_word && token.code_count > 0;
+    if (!token.text.empty()) look_up(i, marked ? "\xE2\x96\x81" + token.text : token.text);
+    if (!token.text.empty()) look_up(i, token.starts_word == marked && !marked ? "##" + token.text : token.text);
+    if (i == alphabet.space()) {
+      for (const char* name : {"<space>", "|", "\xE2\x96\x81"}) look_up(i, name);
+    }
+  }
+  size_t total = 0;
+  lm->each_word([&](std::string_view, uint32_t) { ++total; });
+  const bool has_space = alphabet.space() == Alphabet::kNone || units[alphabet.space()] != 0;
+  scores_tokens = total > 0 && found == total && has_space;
+  if (scores_tokens) token_units = std::move(units);
+}
+
+float SearchModel::unigram(uint32_t word) const {
+  LanguageModel::State state;
+  return lm->score(lm->no_context(), word, &state);
+}
+
+void SearchModel::build_lexicon(const std::vector<std::string>* words) {
+  const bool from_lm = words == nullptr && lm && !scores_tokens;
+  if (from_lm && !lm->has_words()) {
+    throw DecoderError("the language model does not carry its words; give the word list as `lexicon`");
+  }
+  open = std::isfinite(options.unknown_word_penalty);
+  if (!words && !from_lm) {
+    open = true;
+    return;
+  }
+  const bool look = options.look_ahead && lm && !scores_tokens;
+  if (open && look) open_look_ahead = static_cast<float>(options.alpha * unigram(0) + options.unknown_word_penalty);
+  std::vector<Lexicon::Entry> entries;
+  const auto add = [&](std::string_view word, uint32_t index) {
+    Lexicon::Entry entry{{}, index, 0.0f};
+    if (word.empty() || !alphabet.encode(word, &entry.codes)) return false;
+    if (look) entry.look_ahead = static_cast<float>(options.alpha) * unigram(index);
+    entries.push_back(std::move(entry));
+    return true;
+  };
+  if (from_lm) {
+    lm->each_word([&](std::string_view word, uint32_t index) { add(word, index); });
+  } else {
+    for (const std::string& word : *words) {
+      if (!add(word, lm && !scores_tokens ? lm->index(word) : 0)) {
+        throw DecoderError("the lexicon's word '" + word +
+                           "' cannot be spelled with the tokens; leave it out or add tokens");
+      }
+    }
+  }
+  if (entries.empty()) throw DecoderError("no word of the lexicon can be spelled with the tokens");
+  lexicon = std::make_unique<Lexicon>(std::move(entries), open ? open_look_ahead : kImpossible);
+}
+
+}  // namespace asr

@@ -1,0 +1,150 @@
+"""Error rates against counts by hand, intervals and reliability against their definitions, and the command itself."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_bench.manifest import Utterance, normalise, read_manifest
+from asr_bench.scenarios.accuracy import count_errors, rate, reliability, summary
+from asr_runtime import Transcript, Word
+from asr_runtime.errors import RecipeError
+
+Spell = Callable[[str], np.ndarray]
+
+
+def transcript(text: str, confidence: float = 0.5) -> Transcript:
+    words = tuple(Word(word, 0.0, 1.0, confidence) for word in text.split())
+    return Transcript("a.wav", 1.0, text, confidence, words, ())
+
+
+def utterance(text: str, source: str = "") -> Utterance:
+    return Utterance(Path("a.wav"), text, "a.wav", source)
+
+
+def test_substitutions_insertions_and_deletions_count_and_right_words_are_known() -> None:
+    errors = count_errors(utterance("the cat sat down"), transcript("the cut sat all down"))
+    assert (errors.word_errors, errors.words) == (2, 4)
+    assert (errors.character_errors, errors.characters) == (5, 16)
+    assert [right for _, right in errors.confidences] == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize(("said", "heard", "wrong"), [("", "", 0), ("", "uh huh", 2), ("yes no", "", 2)])
+def test_empty_texts(said: str, heard: str, wrong: int) -> None:
+    assert count_errors(utterance(said), transcript(heard)).word_errors == wrong
+
+
+def test_rates_are_of_all_words_not_means_of_utterances() -> None:
+    errors = [
+        count_errors(utterance("a b c d e f g h i", "x"), transcript("a b c d e f g h i")),
+        count_errors(utterance("k", "y"), transcript("z")),
+    ]
+    rates = summary(errors)["rates"]
+    assert rates["all"]["wer"] == 10.0
+    assert (rates["x"]["wer"], rates["y"]["wer"]) == (0.0, 100.0)
+    low, high = rates["all"]["wer_interval"]
+    assert low <= 10.0 <= high
+
+
+def test_the_interval_narrows_with_more_utterances() -> None:
+    right, wrong = (count_errors(utterance("a b"), transcript(text)) for text in ("a b", "a c"))
+    widths = [np.diff(rate([right, wrong] * count)["wer_interval"])[0] for count in (10, 1000)]
+    assert widths[1] < widths[0] / 5
+    assert widths[1] == pytest.approx(2 * 1.96 * 25 / np.sqrt(2000), rel=0.1)  # of a mean of 0 and 50 %
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=200))
+def test_reliability_counts_every_word_once(pairs: list[tuple[float, bool]]) -> None:
+    found = reliability(pairs)
+    assert sum(item["words"] for item in found["bins"]) == len(pairs)
+    if pairs:
+        assert 0 <= found["expected_calibration_error"] <= 1
+
+
+def test_reliability_of_honest_and_boastful_confidences() -> None:
+    honest = [(0.75, index % 4 > 0) for index in range(400)]
+    assert reliability(honest)["expected_calibration_error"] == 0
+    assert reliability([(0.95, index % 2 == 0) for index in range(400)])["expected_calibration_error"] == 0.45
+
+
+def test_normalising() -> None:
+    assert normalise("  It’s 5 o'clock—NOW, Zoë! ") == "it's 5 o'clock now zoë"
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"audio": "a.wav"}', '{"audio": 1, "text": "a"}', "null"])
+def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio": "a.wav", "text": "A"}\n' + line + "\n")
+    with pytest.raises(RecipeError, match=r"m\.jsonl, line 2"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def test_missing_and_empty_manifests(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_manifest(tmp_path / "absent.jsonl")
+    (tmp_path / "m.jsonl").write_text("\n")
+    with pytest.raises(RecipeError, match="no lines"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from asr_bench.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def manifest(spell: Spell, tmp_path: Path) -> Path:
+    rows = [("one", "hello world", "hello world"), ("two", "to be or not", "to be or knot"), ("three", "x", "x")]
+    for name, spoken, _ in rows:
+        soundfile.write(tmp_path / f"{name}.flac", spell(spoken), 16000)
+    lines = [json.dumps({"audio": f"{name}.flac", "text": text, "source": name}) for name, _, text in rows]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    return tmp_path / "test.jsonl"
+
+
+def test_accuracy_of_a_bundle(tone_bundle: Path, manifest: Path) -> None:
+    results = manifest.parent / "results"
+    done = bench("accuracy", tone_bundle, manifest, "--decoder", "greedy", "--output", results)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "greedy: WER 14.29 %" in done.stdout  # one word of seven
+    result = json.loads((results / "accuracy-test.json").read_text())
+    assert result["decoders"]["greedy"]["rates"]["two"]["wer"] == 25.0
+    assert result["machine"]["cores"] >= 1
+    assert "| greedy | all | 3 | 14.3 (" in (results / "accuracy-test.md").read_text()
+    rows = [json.loads(line) for line in (results / "accuracy-test-greedy.jsonl").read_text().splitlines()]
+    assert [(row["audio"], row["text"], row["word_errors"]) for row in rows] == [
+        ("one.flac", "hello world", 0),
+        ("two.flac", "to be or not", 1),
+        ("three.flac", "x", 0),
+    ]
+
+
+def test_throughput_of_a_bundle(tone_bundle: Path, manifest: Path) -> None:
+    results = manifest.parent / "results"
+    options = ["--threads", 1, "--batch-size", 1, "--batch-size", 3, "--rounds", 1, "--greedy"]
+    done = bench("throughput", tone_bundle, manifest, *options, "--output", results)
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((results / "throughput.json").read_text())
+    assert [(run["threads"], run["batch_size"]) for run in result["throughput"]] == [(1, 1), (1, 3)]
+    for run in result["throughput"]:
+        seconds = sum(len(soundfile.read(path)[0]) for path in manifest.parent.glob("*.flac")) / 16000
+        assert run["audio_seconds"] == pytest.approx(seconds, abs=1e-3)
+        assert run["real_time_factor"] == pytest.approx(run["wall_seconds"] / seconds, abs=1e-3)
+        assert run["peak_mb"] > 20
+    assert result["cold_start"]["wall_seconds"] > 0.05
+    assert done.stdout == (results / "throughput.md").read_text()
+
+
+def test_one_sentence_where_it_cannot_measure(tone_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio": "absent.wav", "text": "a"}')
+    for arguments in (["absent", tmp_path / "m.jsonl"], [tone_bundle, tmp_path / "m.jsonl", "--decoder", "greedy"]):
+        done = bench("accuracy", *arguments, "--output", tmp_path / "results")
+        assert done.returncode == 1
+        assert "absent" in done.stderr
+        assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,168 @@
+"""What the decoder does with input that is unusual or wrong: the right answer or one typed sentence."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
+from asr_runtime.errors import DecoderError
+
+TOKENS = [" ", *"abcdefghijklmnopqrstuvwxyz", "'", ""]
+
+
+def spell(text: str, tokens: list[str] = TOKENS) -> np.ndarray:
+    """Log-probabilities [frames, tokens] in which the text is by far the likeliest, a blank after each token."""
+    log_probs = np.full((2 * len(text) + 1, len(tokens)), -20.0, dtype=np.float32)
+    log_probs[:, tokens.index("")] = -5.0
+    log_probs[::2, tokens.index("")] = 0.0
+    for i, letter in enumerate(text):
+        log_probs[2 * i + 1, tokens.index(letter)] = -0.01
+    return log_probs
+
+
+@pytest.fixture(scope="module")
+def decoder() -> BeamSearchDecoder:
+    return BeamSearchDecoder(TOKENS, lexicon=["hello", "world"])
+
+
+X = spell("hello world")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [X.astype(np.float64), X.astype(np.float16), np.asfortranarray(X), X.tolist(), np.repeat(X, 2, axis=1)[:, ::2]],
+    ids=["float64", "float16", "fortran", "list", "strided"],
+)
+def test_any_layout_gives_the_text(decoder: BeamSearchDecoder, given: np.ndarray) -> None:
+    assert decoder.decode(given)[0].text == "hello world"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x: x[0], "got log-probabilities of shape [29], wanted [frames, tokens=29]"),
+        (lambda x: x[:, :28], "of shape [23, 28], wanted [frames, tokens=29]"),
+        (lambda x: np.pad(x, ((0, 0), (0, 3))), "of shape [23, 32]"),
+        (lambda x: x.T, "transposed"),
+        (lambda x: np.where(np.arange(23)[:, None] == 7, np.nan, x), "frame 7 has a NaN"),
+        (lambda x: np.where(np.arange(23)[:, None] == 7, np.inf, x), "frame 7 has +inf"),
+        (lambda x: np.where(np.arange(23)[:, None] == 7, -np.inf, x), "frame 7 is all -inf"),
+        (lambda x: np.exp(x), "look like probabilities"),
+        (lambda x: x + 7.5, "log_softmax"),
+        (lambda x: x.astype(np.int64), "floating-point"),
+        (lambda x: [[1.0, 2.0], [3.0]], "not an array of numbers"),
+    ],
+    ids=["rank", "narrow", "wide", "transposed", "nan", "inf", "-inf", "probabilities", "logits", "integers", "ragged"],
+)
+def test_wrong_input_is_one_sentence(
+    decoder: BeamSearchDecoder, change: Callable[[np.ndarray], np.ndarray], sentence: str
+) -> None:
+    with pytest.raises(DecoderError) as error:
+        decoder.decode(change(X))
+    assert sentence in str(error.value)
+    with pytest.raises(DecoderError, match="item 1: "):
+        decoder.decode_batch([X, change(X)])
+    stream = decoder.stream()
+    stream.feed(X[:9])
+    with pytest.raises(DecoderError):
+        stream.feed(change(X))
+    stream.feed(X[9:])
+    assert stream.finish()[0].text == "hello world"
+
+
+def test_no_frames_is_an_empty_text(decoder: BeamSearchDecoder) -> None:
+    (best,) = decoder.decode(X[:0])
+    assert (best.text, best.words, best.score) == ("", (), 0.0)
+    assert decoder.decode_batch([]) == []
+
+
+def test_a_frame_without_an_allowed_token_does_not_end_the_text(decoder: BeamSearchDecoder) -> None:
+    log_probs = X.copy()
+    log_probs[4] = -np.inf
+    log_probs[4, TOKENS.index("x")] = 0.0  # no word has an x here, and nothing else is possible
+    assert decoder.decode(log_probs)[0].text == "hello world"
+
+
+def test_a_space_may_come_first_last_and_twice(decoder: BeamSearchDecoder) -> None:
+    assert decoder.decode(spell("  hello   world "))[0].text == "hello world"
+
+
+def test_an_unfinished_word_is_left_out_of_a_closed_vocabulary() -> None:
+    decoder = BeamSearchDecoder(TOKENS, lexicon=["hello", "world"], config=BeamConfig(beam_size=1))
+    assert decoder.decode(spell("hello wor"))[0].text == "hello"
+
+
+def test_unknown_words_are_spelled_when_they_are_allowed() -> None:
+    decoder = BeamSearchDecoder(TOKENS, lexicon=["hello"], config=BeamConfig(unknown_word_penalty=-3))
+    assert decoder.decode(spell("hello zyx"))[0].text == "hello zyx"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beam_size": 0},
+        {"beam_size": -1},
+        {"beam_size": 2.5},
+        {"n_best": 0},
+        {"beam_threshold": 0},
+        {"token_floor": 1},
+        {"alpha": -1},
+        {"alpha": math.nan},
+        {"beta": math.inf},
+        {"unknown_word_penalty": math.inf},
+        {"alpha": "1"},
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_refused_by_name(settings: dict[str, float]) -> None:
+    with pytest.raises(DecoderError, match=f"got {next(iter(settings))} .*, wanted"):
+        BeamConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "blank", "sentence"),
+    [
+        (["a", "a", ""], -1, "'a' stands at 0 and at 1"),
+        (["a"], -1, "at least a blank"),
+        (["", "a", ""], -1, "2 empty tokens"),
+        (["a", "b"], 7, "got blank 7"),
+    ],
+)
+def test_impossible_tokens_are_refused(tokens: list[str], blank: int, sentence: str) -> None:
+    with pytest.raises(DecoderError, match=sentence):
+        BeamSearchDecoder(tokens, blank=blank)
+
+
+def test_the_blank_is_the_empty_token_or_the_given_column() -> None:
+    assert BeamSearchDecoder(["", "a", "b"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
+    assert BeamSearchDecoder(["_", "a", "b"], blank=0).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
+    assert BeamSearchDecoder(["a", "b", "_"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "b"
+
+
+def test_lexicon_faults_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DecoderError, match="'größe' cannot be spelled"):
+        BeamSearchDecoder(TOKENS, lexicon=["hello", "größe"])
+    with pytest.raises(DecoderError, match="no words"):
+        BeamSearchDecoder(TOKENS, lexicon=[])
+    with pytest.raises(DecoderError, match=r"missing\.txt.*No such file"):
+        BeamSearchDecoder(TOKENS, lexicon=tmp_path / "missing.txt")
+    (tmp_path / "latin1.txt").write_bytes("größe".encode("latin-1"))
+    with pytest.raises(DecoderError, match="not UTF-8"):
+        BeamSearchDecoder(TOKENS, lexicon=tmp_path / "latin1.txt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a model", b"\\data\\\n", b"\\data\\\nngram 1=99999999999\nngram 2=5\n", b"\x00" * 5000],
+    ids=["empty", "text", "cut", "huge", "zeros"],
+)
+def test_a_file_that_is_no_language_model_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "lm.bin"
+    path.write_bytes(content)
+    with pytest.raises(DecoderError, match=r"lm\.bin"):
+        BeamSearchDecoder(TOKENS, language_model=path)
+    with pytest.raises(DecoderError, match="no such file"):
+        BeamSearchDecoder(TOKENS, language_model=tmp_path / "missing")

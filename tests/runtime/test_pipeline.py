@@ -1,0 +1,104 @@
+"""The pipeline: order, alike lengths, long recordings, and errors that stay with their recording."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from asr_runtime.errors import AudioError, EngineError
+from asr_runtime.greedy import GreedyDecoder
+from asr_runtime.pipeline import Pipeline
+from asr_runtime.windows import Windows
+
+TOKENS = ("a", "b", "c", "")
+WINDOWS = Windows(length=40, overlap=10, frame=1)
+
+
+class ThresholdEngine:
+    """One token a sample, by its size; notes the batches that it gets and fails on samples above 0.9."""
+
+    device = description = "threshold"
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        self.batches.append(lengths.tolist())
+        if waveforms.max(initial=0) > 0.9:
+            raise EngineError("too loud")
+        levels = np.float32([0.1, 0.2, 0.3, 0.0])
+        return [-100 * np.abs(row[:length, None] - levels) for row, length in zip(waveforms, lengths, strict=True)]
+
+
+def pipeline(
+    engine: ThresholdEngine,
+    open_recording: Callable[[NDArray[np.float32]], Iterator[NDArray[np.float32]]] = lambda samples: iter([samples]),
+    **options: int,
+) -> Pipeline[NDArray[np.float32]]:
+    settings = {"batch_size": 3, "batch_samples": 100, "threads": 2, **options}
+    return Pipeline(open_recording, engine, GreedyDecoder(TOKENS), WINDOWS, **settings)
+
+
+def signal(text: str) -> NDArray[np.float32]:
+    """Each letter as one sample, with a silent one behind it."""
+    return np.float32([level for letter in text for level in ("_abc".index(letter) / 10, 0)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.text("abc", min_size=1, max_size=120), max_size=20),
+    batch_size=st.integers(1, 5),
+    threads=st.integers(1, 3),
+)
+def test_every_recording_comes_back_in_order(texts: list[str], batch_size: int, threads: int) -> None:
+    engine = ThresholdEngine()
+    jobs = list(pipeline(engine, batch_size=batch_size, threads=threads).run(map(signal, texts)))
+    assert [job.outcome.result()[0].text for job in jobs] == texts
+    assert [job.samples for job in jobs] == [2 * len(text) for text in texts]
+    assert all(len(batch) <= batch_size and len(batch) * max(batch) <= 100 for batch in engine.batches)
+
+
+def test_lengths_that_are_alike_go_together() -> None:
+    engine = ThresholdEngine()
+    short, long = signal("ab"), signal("abcabcabcabc")
+    list(pipeline(engine, threads=1, batch_size=2).run([short, long, short, long]))
+    assert engine.batches == [[4, 4], [24, 24]]
+
+
+def test_an_error_stays_with_its_recording() -> None:
+    def broken_in_the_middle(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        yield samples
+        if len(samples) == 2:
+            raise AudioError("breaks off")
+
+    good, bad = signal("cab" * 30), signal("a")
+    jobs = list(pipeline(ThresholdEngine(), broken_in_the_middle).run([good, bad, good]))
+    assert jobs[0].outcome.result()[0].text == jobs[2].outcome.result()[0].text == "cab" * 30
+    with pytest.raises(AudioError, match="breaks off"):
+        jobs[1].outcome.result()
+
+
+def test_an_engine_that_fails_fails_its_batch_and_nothing_hangs() -> None:
+    loud = np.full(20, 0.95, np.float32)
+    jobs = list(pipeline(ThresholdEngine(), batch_size=1).run([signal("ab"), loud, signal("ba")]))
+    assert [job.outcome.exception() is None for job in jobs] == [True, False, True]
+    with pytest.raises(EngineError, match="too loud"):
+        jobs[1].outcome.result()
+
+
+def test_a_mistake_in_the_program_is_not_swallowed() -> None:
+    def mistaken(_: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        raise ZeroDivisionError
+
+    (job,) = pipeline(ThresholdEngine(), mistaken).run([signal("a")])
+    with pytest.raises(ZeroDivisionError):
+        job.outcome.result()
+
+
+def test_the_stages_are_timed() -> None:
+    line = pipeline(ThresholdEngine())
+    list(line.run([signal("abc")]))
+    assert min(line.seconds.read, line.seconds.inference, line.seconds.decode) > 0

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_runtime.errors import RecipeError
+from asr_training.data import Corpus, read_source, split
+from asr_training.recipe import Data, Features, Source, Training
+from asr_training.text import Alphabet
+
+DATA = Data(train=(), validation=())
+FEATURES = Features(mels=20)
+
+
+def read(path: Path, data: Data = DATA) -> list[str]:
+    return [utterance.text for utterance in read_source(Source(str(path)), data, Alphabet(data.alphabet))]
+
+
+def manifest(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def row(text: str, audio: str = "x.wav") -> str:
+    return json.dumps({"audio": audio, "text": text})
+
+
+def test_a_manifest_is_read_line_by_line(tmp_path: Path) -> None:
+    assert read(manifest(tmp_path, row("one"), "", row("Two"))) == ["one", "two"]
+
+
+def test_a_librispeech_folder_is_read_by_its_transcripts(tmp_path: Path) -> None:
+    chapter = tmp_path / "12" / "34"
+    chapter.mkdir(parents=True)
+    (chapter / "12-34.trans.txt").write_text("12-34-0000 HE WAS\n12-34-0001 IT'S SO\n")
+    found = read_source(Source(str(tmp_path)), DATA, Alphabet(DATA.alphabet))
+    assert [(u.text, u.audio.name, u.speaker) for u in found] == [
+        ("he was", "12-34-0000.flac", "12"),
+        ("it's so", "12-34-0001.flac", "12"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ([row("fine"), "{broken"], "line 2"),
+        ([row("fine"), "", '["a list"]'], "line 3"),
+        ([json.dumps({"audio": "x.wav"})], "'text'"),
+        ([row("fine"), row("naïve")], "line 2: the character 'ï'"),
+        ([], "holds no utterances"),
+    ],
+)
+def test_a_broken_manifest_is_one_sentence_with_the_line(
+    tmp_path: Path, lines: list[str], named: str, one_sentence: Callable[[str], None]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(manifest(tmp_path, *lines))
+    one_sentence(str(caught.value))
+    assert named in str(caught.value)
+
+
+def test_missing_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no data at"):
+        read(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no audio at all"])
+def test_unreadable_audio_is_named_with_its_line(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "x.wav").write_bytes(content)
+    with pytest.raises(RecipeError, match=r"m\.jsonl, line 1: .*x\.wav"):
+        Corpus((Source(str(manifest(tmp_path, row("one")))),), DATA, FEATURES, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.array([0.1, np.nan, 0.2], np.float32)])
+def test_audio_without_usable_samples_is_named(tmp_path: Path, samples: np.ndarray) -> None:
+    soundfile.write(tmp_path / "x.wav", samples, 16000, "FLOAT")
+    with pytest.raises(RecipeError, match="empty or has samples that are not numbers"):
+        Corpus((Source(str(manifest(tmp_path, row("one")))),), DATA, FEATURES, tmp_path / "cache")
+
+
+def test_features_are_computed_once_and_then_read(tiny_manifest: Path, tmp_path: Path) -> None:
+    first = Corpus((Source(str(tiny_manifest)),), DATA, FEATURES, tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    second = Corpus((Source(str(tiny_manifest)),), DATA, FEATURES, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+    assert np.array_equal(first.store[3], second.store[3])
+    other = Corpus((Source(str(tiny_manifest)),), DATA, Features(mels=24), tmp_path)
+    assert other.store[3].shape[1] == 24
+
+
+def test_any_rate_and_stereo_become_the_models_rate(tmp_path: Path) -> None:
+    tone = np.sin(np.arange(44100) / 44100 * 2 * np.pi * 440).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", np.stack([tone, tone], 1), 44100)
+    soundfile.write(tmp_path / "y.wav", tone[::1], 44100)
+    corpus = Corpus((Source(str(manifest(tmp_path, row("a"), row("a", "y.wav")))),), DATA, FEATURES, tmp_path / "c")
+    assert corpus.store.frames.tolist() == [101, 101]
+    np.testing.assert_allclose(corpus.store[0], corpus.store[1], atol=0.05)
+
+
+@given(
+    frames=st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    count=st.integers(0, 5),
+    most=st.integers(50, 120),
+)
+def test_batches_hold_every_utterance_once_and_stay_in_bounds(frames: list[int], count: int, most: int) -> None:
+    lengths = np.array(frames)
+    order = np.argsort(lengths)
+    batches = list(split(order, lengths, count, most))
+    assert np.concatenate(batches).tolist() == order.tolist()
+    if count:
+        assert all(len(batch) == count for batch in batches[:-1])
+    else:
+        assert all(len(batch) * lengths[batch].max() <= most for batch in batches)
+
+
+def test_an_epoch_repeats_sources_and_leaves_out_what_cannot_fit(tiny_manifest: Path, tmp_path: Path) -> None:
+    corpus = Corpus((Source(str(tiny_manifest), repeat=3),), DATA, FEATURES, tmp_path)
+    training = Training(batch_utterances=4)
+    epoch = np.concatenate(corpus.training_order(DATA, training, 2, 0))
+    assert sorted(epoch) == sorted(list(range(8)) * 3)
+    assert np.concatenate(corpus.training_order(DATA, training, 2, 1)).tolist() != epoch.tolist()
+    assert len(np.concatenate(corpus.training_order(DATA, training, 2, 0))) == 24
+    short = Data(train=(), validation=(), longest_seconds=1.3)
+    left = np.concatenate(corpus.training_order(short, training, 2, 0))
+    assert 0 < len(left) < 24
+    assert not len(corpus.training_order(DATA, training, 20, 0)) or len(
+        np.concatenate(corpus.training_order(DATA, training, 20, 0))
+    ) < 24  # a coarse model has too few frames for some texts

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_runtime.errors import RecipeError
+from asr_training import loop
+from asr_training.checkpoint import load_checkpoint
+from asr_training.evaluate import evaluate
+from asr_training.loop import fit, learning_rate
+from asr_training.recipe import Recipe, Training
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "last").model.state_dict()
+
+
+def test_the_tiny_recipe_learns_its_sentences_by_heart(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    position = fit(tiny_recipe(), tmp_path)
+    assert position.best_wer == 0
+    assert position.rows[-1]["train_loss"] < 0.2 * position.rows[0]["train_loss"]
+    best = load_checkpoint(tmp_path / "best")
+    corpus = loop.begin(tiny_recipe(), tmp_path, torch.device("cpu")).validation
+    assert evaluate(best.model, corpus, torch.device("cpu"))["all"].wer == 0
+    table = (tmp_path / "epochs.txt").read_text().splitlines()
+    assert len(table) == 61
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert best.provenance["data"]["utterances"] == 8
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(epochs=4, warmup_steps=3, schedule="linear")
+    whole = fit(recipe, tmp_path / "whole")
+    step = loop.step
+
+    def stopping(run: loop.Run, *rest: object) -> None:
+        step(run, *rest)  # type: ignore[arg-type]
+        if run.position.step == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, tmp_path / "cut")
+    monkeypatch.undo()
+    resumed = fit(recipe, tmp_path / "cut")
+    assert [row["train_loss"] for row in resumed.rows] == [row["train_loss"] for row in whole.rows]
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_manifest: Path, tmp_path: Path) -> None:
+    text = (Path(loop.__file__).parent / "recipes" / "tiny.toml").read_text()
+    text = text.replace("tiny/train.jsonl", str(tiny_manifest)).replace("epochs = 60", "epochs = 12")
+    (tmp_path / "r.toml").write_text(text)
+    command = [sys.executable, "-c", "from asr_training.cli import main; main()", "fit", str(tmp_path / "r.toml")]
+    position = tmp_path / "cut" / "last" / "training.json"
+    with subprocess.Popen([*command, "--out", str(tmp_path / "cut")], stdout=subprocess.DEVNULL) as process:
+        for _ in range(600):
+            if position.is_file():
+                break
+            time.sleep(0.1)
+        process.kill()
+    at = json.loads(position.read_text())["epoch"]
+    for name in ("cut", "whole"):
+        subprocess.run([*command, "--out", str(tmp_path / name)], check=True, capture_output=True)
+    assert 1 <= at <= 12
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+
+
+def test_a_finished_run_is_left_as_it_is(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=2)
+    first = fit(recipe, tmp_path)
+    assert fit(recipe, tmp_path).step == first.step
+
+
+def test_a_run_of_another_model_is_refused(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    fit(tiny_recipe(epochs=1), tmp_path)
+    recipe = tiny_recipe(epochs=2)
+    other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, channels=12))
+    with pytest.raises(RecipeError, match="another model"):
+        fit(other, tmp_path)
+
+
+def test_the_learning_rate_warms_up_stays_and_falls() -> None:
+    config = Training(learning_rate=1.0, warmup_steps=10, schedule="linear", flat=0.5)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(config, 50, 0.4) == 1.0
+    assert learning_rate(config, 75, 0.75) == pytest.approx(0.5)
+    assert learning_rate(config, 99, 1.0) == 0.0
+    assert learning_rate(Training(learning_rate=1.0), 99, 1.0) == 1.0
+
+
+def test_bfloat16_learns_too(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    position = fit(tiny_recipe(epochs=3, bfloat16=True), tmp_path)
+    assert math.isfinite(position.rows[-1]["validation_loss"])
+    assert position.rows[-1]["train_loss"] < position.rows[0]["train_loss"]
