@@ -20,7 +20,6 @@ from typing import IO
 
 from asr_runtime.errors import ExportError
 
-MAGIC = b"mmap lm http://kheafield.com/code format version"
 RESERVED = (b"<s>", b"</s>", b"<unk>")
 LARGEST_ORDER = 6  # of KenLM as it is built here and in the decoder
 
@@ -208,14 +207,3 @@ def reason(said: bytes) -> str:
     if any("discount" in line.lower() and "could not calculate" in line.lower() for line in found):
         return "the text is too small for Kneser-Ney discounts; give more text, or --discount-fallback"
     return found[-1].rstrip(".") if found else "it said nothing"
-
-
-def check_language_model(path: Path) -> None:
-    """Refuse a file that does not begin as a KenLM binary or ARPA file does."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(len(MAGIC)).lstrip()
-    except OSError as error:
-        raise ExportError(f"{path}: the language model cannot be read ({error.strerror}); make one with lm.") from error
-    if not head.startswith((MAGIC, b"\\data\\")):
-        raise ExportError(f"{path} is neither a KenLM binary nor an ARPA file; make one with `asr-export lm`.")
