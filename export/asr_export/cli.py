@@ -94,8 +94,7 @@ def inspect_command(bundle: BundlePath) -> None:
     """Show a bundle: sizes, operators, precision, tokens, decoder settings, proofs, provenance."""
     from asr_export.inspect import inspect
 
-    for line in inspect(bundle):
-        typer.echo(line)
+    typer.echo("\n".join(inspect(bundle)))
 
 
 def main() -> None:
