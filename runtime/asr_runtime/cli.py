@@ -80,6 +80,8 @@ def run(
     Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted.
     """
     _one_of(tuple(FORMATS))(format)
+    if greedy + no_lm + bool(lm) > 1:
+        raise typer.BadParameter("at most one of --greedy, --no-lm and --lm makes sense")
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     try:
         with _opened(output, force) as out:
