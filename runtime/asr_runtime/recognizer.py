@@ -26,7 +26,7 @@ from asr_runtime.windows import Windows
 Recording: TypeAlias = "AudioSource | tuple[ArrayLike, int]"
 
 ENGLISH = Path(__file__).parent / "bundles" / "english"
-BATCH_SIZE = 8
+BATCH_SIZE = 1  # the least processor time for convolutions; recurrent models gain from 8
 BATCH_SECONDS = 120.0  # about 1 MB of memory for each
 
 
@@ -44,7 +44,7 @@ def load(
 ) -> Recognizer:
     """A recognizer for the bundle at `path` (by default the English one of this package) on `device`.
 
-    `threads` is by default the cores that this process may use; up to `batch_size` windows
+    `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
     of at most 30 s go through the model together, of no more than `batch_seconds` with their padding.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
@@ -52,10 +52,12 @@ def load(
     """
     if path is None and not ENGLISH.is_dir():
         raise BundleError("this installation has no English bundle; give the path of a bundle.")
+    if greedy and beam:
+        raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
     bundle = Bundle.load(ENGLISH if path is None else path)
     return Recognizer(
         bundle,
-        engines.choose(bundle, device, precision=precision, threads=threads),
+        engines.choose(bundle, device, precision=precision),
         GreedyDecoder(bundle.tokens, blank=bundle.blank) if greedy else beam_search(bundle, language_model, beam),
         batch_size=batch_size,
         batch_seconds=batch_seconds,
@@ -92,7 +94,7 @@ class Recognizer:
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
     ) -> None:
-        self.bundle, self.engine = bundle, engine
+        self.bundle, self.engine, self.threads = bundle, engine, threads
         self._pipeline: Pipeline[Recording] = Pipeline(
             self._open,
             engine,

@@ -90,8 +90,9 @@ def test_beam_search_and_its_settings(tone_bundle: Path, arpa: Path, cat_or_cut:
     for wrong in (["--lm", tmp_path / "c.wav"], ["--lm", "absent"], ["--lm", arpa, "--alpha", "nan"]):
         done = asr_run(*wrong)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
-    done = asr_run("--lm", arpa, "--no-lm")
-    assert (done.returncode, done.stdout) == (2, "")
+    for wrong in (["--lm", arpa, "--no-lm"], ["--greedy", "--beam-size", 5]):
+        done = asr_run(*wrong)
+        assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Path], tmp_path: Path) -> None:

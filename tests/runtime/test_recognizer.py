@@ -131,6 +131,8 @@ def test_beam_search_gives_times_like_best_path(tone_bundle: Path, spell: Spell)
 def test_settings_that_cannot_be_are_named(tone_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(DecoderError, match="no setting 'beam_sizes'"):
         asr_runtime.load(tone_bundle, beam_sizes=5)
+    with pytest.raises(DecoderError, match="greedy decoding has no setting 'alpha'"):
+        asr_runtime.load(tone_bundle, greedy=True, alpha=0.5)
     with pytest.raises(DecoderError, match="beam_size"):
         asr_runtime.load(tone_bundle, beam_size=0)
     with pytest.raises(DecoderError, match=r"absent\.arpa"):
