@@ -101,6 +101,18 @@ def test_recordings_join_the_proof(checkpoint: Path, tmp_path: Path) -> None:
     assert Bundle.load(tmp_path / "b").proofs["model.onnx"]["log_probs"]["utterances"] == 15
 
 
+@pytest.mark.parametrize(("weights", "precision"), [("fp16", "fp32-w16"), ("int8", "fp32-w8")])
+def test_weights_can_be_stored_compactly(
+    weights: str, precision: str, checkpoint: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["to-onnx", str(checkpoint), str(tmp_path / "b"), "--weights", weights]) == 0
+    assert "rounding the weights changed log-probabilities by at most" in capsys.readouterr().out
+    made, plain = Bundle.load(tmp_path / "b"), Bundle.load(bundle)
+    assert made.files[0].precision == precision
+    assert made.files[0].bytes < plain.files[0].bytes
+    assert 0 < made.proofs["model.onnx"]["rounding"]["max_difference"] < 0.5
+
+
 def test_a_failed_proof_writes_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +182,7 @@ def test_add_lm_refuses_what_does_not_fit(
 def test_wrong_usage_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["lm", str(tmp_path / "text"), str(tmp_path / "lm"), "--prune", "0 x"]) == 2
     assert call(["to-onnx"]) == 2
+    assert call(["to-onnx", str(tmp_path), str(tmp_path / "b"), "--weights", "int4"]) == 2
     assert call(["nothing"]) == 2
 
 
