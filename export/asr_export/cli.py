@@ -1,0 +1,119 @@
+"""`asr-export`: checkpoints and texts to bundles, with proof."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_runtime.errors import AsrError
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+BundlePath = Annotated[Path, typer.Argument(help="Bundle: a folder or, by its ending, an .asr file.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+
+
+@app.command("to-onnx")
+def to_onnx_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    bundle: BundlePath,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the recipe's]")] = None,
+    language: Annotated[str, typer.Option(help="Language code in the bundle.")] = "en",
+    licence: Annotated[str, typer.Option(help="Licence of the model in the bundle.")] = "not stated",
+    lm: Annotated[Path | None, typer.Option(help="Language model to pack, see `asr-export lm`.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Text file that describes the model, to pack.")] = None,
+    recording: Annotated[list[Path] | None, typer.Option(help="Recording to prove the graph on, too.")] = None,
+    weights: Annotated[str, typer.Option(help="How weights are stored: fp32, fp16 or int8.")] = "fp32",
+    force: Force = False,
+) -> None:
+    """Write a checkpoint as a bundle with an ONNX model, if that proves equal to PyTorch."""
+    from asr_export.compact import PRECISIONS
+    from asr_export.to_onnx import to_onnx
+
+    if weights not in PRECISIONS:
+        raise typer.BadParameter(f"{weights!r} is none of {', '.join(PRECISIONS)}", param_hint="--weights")
+    made, proofs = to_onnx(
+        checkpoint,
+        bundle,
+        name=name,
+        language=language,
+        licence=licence,
+        language_model=lm,
+        card=card,
+        recordings=recording or [],
+        weights=weights,
+        force=force,
+    )
+    for proof in proofs:
+        typer.echo(f"proved: {proof}.")
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+@app.command("lm")
+def lm_command(
+    text: Annotated[list[Path], typer.Argument(help="Text, one sentence a line: plain, .gz or .xz.")],
+    out: Annotated[Path, typer.Argument(help="The model's file, like lm.binary.")],
+    order: Annotated[int, typer.Option(help="Longest n-grams, in words.")] = 4,
+    prune: Annotated[str, typer.Option(help="Drop n-grams of each order seen this often or less.")] = "0 1 3 6",
+    vocabulary_minimum: Annotated[int, typer.Option(min=1, help="Words seen less often count as unknown.")] = 5,
+    alphabet: Annotated[str | None, typer.Option(help="Refuse words with other characters.")] = None,
+    discount_fallback: Annotated[bool, typer.Option("--discount-fallback", help="For very small texts.")] = False,
+    memory: Annotated[str, typer.Option(help="For sorting, like 40% or 3G.")] = "40%",
+    force: Force = False,
+) -> None:
+    """Estimate a pruned n-gram language model and write it as a quantised KenLM trie."""
+    from asr_export.language_model import Settings, build_language_model
+
+    if not all(count.isdecimal() for count in prune.split()):
+        raise typer.BadParameter(f"{prune!r} is not a list of counts like '0 1 3 6'", param_hint="--prune")
+    counts = tuple(int(count) for count in prune.split())
+    settings = Settings(order, counts, vocabulary_minimum, alphabet, discount_fallback, memory)
+    build_language_model(text, out, settings, force=force, report=lambda line: typer.echo(line, err=True))
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command("add-lm")
+def add_lm_command(
+    bundle: BundlePath,
+    lm: Annotated[Path, typer.Argument(help="KenLM binary or ARPA file.")],
+    lexicon: Annotated[Path | None, typer.Option(help="Word list, in place of the language model's words.")] = None,
+    beam_size: Annotated[int | None, typer.Option(help="Hypotheses kept per frame.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Weight of the language model.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Bonus per word.")] = None,
+    force: Force = False,
+) -> None:
+    """Put a language model into a bundle, with the decoder settings that go with it."""
+    from asr_export.pack import add_language_model
+
+    given = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
+    decoder = {name: value for name, value in given.items() if value is not None}
+    made = add_language_model(bundle, lm, lexicon=lexicon, decoder=decoder, force=force)
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+@app.command("inspect")
+def inspect_command(bundle: BundlePath) -> None:
+    """Show a bundle: sizes, operators, precision, tokens, decoder settings, proofs, provenance."""
+    from asr_export.inspect import inspect
+
+    typer.echo("\n".join(inspect(bundle)))
+
+
+def main() -> None:
+    """Run `asr-export`; errors that a user can cause are one line and exit code 1, wrong usage is 2."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except AsrError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"asr-export: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

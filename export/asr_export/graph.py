@@ -1,0 +1,55 @@
+"""The whole recogniser as one ONNX graph, authored node by node: waveform in, log-probabilities out.
+
+It reads as the data flow does: masked waveform → spectrum → mel features → normalised → encoder → log-softmax.
+Tracing PyTorch would not give it: see `docs/export.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from asr_export.builder import GraphBuilder
+from asr_export.convolution_attention import convolution_attention
+from asr_export.crnn import crnn
+from asr_export.front_end import masked, mel_features
+from asr_training.model import AcousticModel, ConvolutionAttentionEncoder, CRNNEncoder
+
+
+def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -> onnx.ModelProto:
+    """The graph of an acoustic model; `tokens` goes into the file's metadata, `storage` is that of weights.
+
+    Inputs: `waveform` float32 [batch, samples] in -1…1 and `lengths` int64 [batch]. Outputs: `log_probs` float32
+    [batch, frames, tokens] and `frames` int64 [batch]. Batch and samples are dynamic; padding may hold anything.
+    """
+    graph = GraphBuilder(storage)
+    features, feature_frames = mel_features(graph, "waveform", "lengths", model.front_end)
+    features = masked(graph, features, feature_frames, model.config)
+    logits, _ = encode(graph, features, feature_frames, model)
+    graph.node("LogSoftmax", logits, name="log_probs", axis=-1)
+    return graph.finish(
+        [
+            helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]),
+        ],
+        [
+            helper.make_tensor_value_info("log_probs", TensorProto.FLOAT, ["batch", "most_frames", len(tokens)]),
+            helper.make_tensor_value_info("frames", TensorProto.INT64, ["batch"]),
+        ],
+        {
+            "tokens": json.dumps(list(tokens), ensure_ascii=False),
+            "sample_rate": str(model.config.sample_rate),
+            "frame_seconds": repr(model.frame_seconds),
+        },
+    )
+
+
+def encode(graph: GraphBuilder, features: str, frames: str, model: AcousticModel) -> tuple[str, str]:
+    """The encoder of the model's family."""
+    if isinstance(model.encoder, CRNNEncoder):
+        return crnn(graph, features, frames, model.encoder)
+    assert isinstance(model.encoder, ConvolutionAttentionEncoder)
+    return convolution_attention(graph, features, frames, model.encoder)

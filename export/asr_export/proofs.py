@@ -1,0 +1,204 @@
+"""Proof that an exported graph computes what the PyTorch model does; what fails it is not written.
+
+Each batch goes through PyTorch once and through ONNX Runtime twice: as a batch of unequal lengths, whose padding
+holds noise so that a leak shows, and each item alone without padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+
+from asr_runtime.errors import ExportError
+from asr_training.model import AcousticModel
+
+TOLERANCE = 1e-4  # of natural log-probabilities, float32
+SPEECH_SECONDS = (1.7, 0.31, 4.05, 2.6)
+LONG_SECONDS = (21.0, 0.8)
+
+Samples = npt.NDArray[np.float32]
+LogProbs = npt.NDArray[np.float32]  # [frames, tokens]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured; differences are the largest and mean absolute ones of natural log-probabilities."""
+
+    utterances: int
+    audio_seconds: float
+    shortest_samples: int
+    longest_samples: int
+    max_difference: float
+    mean_difference: float
+    max_difference_alone: float
+    tolerance: float = TOLERANCE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.utterances} utterances of {self.shortest_samples} to {self.longest_samples} samples "
+            f"({self.audio_seconds:.0f} s) in padded batches: "
+            f"log-probabilities differ from PyTorch's by at most {self.max_difference:.1e} "
+            f"(mean {self.mean_difference:.1e}), from each utterance's alone by at most "
+            f"{self.max_difference_alone:.1e}; {self.tolerance:.0e} is allowed"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The figures as they stand in `bundle.json`, with the versions that computed them."""
+        engine, reference = f"ONNX Runtime {onnxruntime.__version__}, CPU", f"PyTorch {torch.__version__}"
+        return {**dataclasses.asdict(self), "engine": engine, "reference": reference}
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What storing weights in fewer bits changed: differences of natural log-probabilities, and the share of frames
+    whose most probable token is another.
+    """
+
+    max_difference: float
+    mean_difference: float
+    frames_changed: float
+
+    def __str__(self) -> str:
+        return (
+            f"rounding the weights changed log-probabilities by at most {self.max_difference:.1e} "
+            f"(mean {self.mean_difference:.1e}) and the best token of {100 * self.frames_changed:.2f} % of frames"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The figures as they stand in `bundle.json`."""
+        return dataclasses.asdict(self)
+
+
+class Session:
+    """An exported graph on ONNX Runtime's CPU provider."""
+
+    def __init__(self, graph: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, 1  # more would spin on a busy machine
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, waveform: Samples, lengths: Sequence[int]) -> list[LogProbs]:
+        """Run [batch, samples]; return each item's own frames."""
+        feed = {"waveform": waveform, "lengths": np.array(lengths, np.int64)}
+        log_probs, frames = self.session.run(["log_probs", "frames"], feed)
+        return [item[:count] for item, count in zip(log_probs, frames, strict=True)]
+
+
+def prove(graph: onnx.ModelProto, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
+    """Check `graph` against `model` on synthetic signals and on recordings at the model's rate.
+
+    Raises ExportError when onnx's checker refuses the graph, when a number of frames differs, or when any
+    log-probability differs by more than the tolerance or is not a number.
+    """
+    figures = measure(check_structure(graph), model, recordings)
+    worst = max(figures.max_difference, figures.max_difference_alone)
+    if not worst <= TOLERANCE:
+        raise ExportError(f"the exported graph failed its proof, so nothing was written: {figures}.")
+    return figures
+
+
+def check_structure(graph: onnx.ModelProto) -> bytes:
+    """The graph as bytes, if onnx's checker and its strict shape inference take it."""
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ExportError(f"the exported graph is not valid ONNX ({first}); nothing was written.") from error
+    serialised: bytes = graph.SerializeToString()
+    return serialised
+
+
+def measure(graph: bytes, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
+    """Largest and mean differences over all batches."""
+    session = Session(graph)
+    against_model, against_alone, lengths = [], [], []
+    for batch in batches(model, recordings):
+        sizes = [len(item) for item in batch]
+        waveform = padded(batch)
+        exported = session(waveform, sizes)
+        alone = [session(item[None], [len(item)])[0] for item in batch]
+        against_model += [difference(a, b) for a, b in zip(exported, reference(model, waveform, sizes), strict=True)]
+        against_alone += [difference(a, b) for a, b in zip(exported, alone, strict=True)]
+        lengths += sizes
+    every = np.concatenate([each.ravel() for each in against_model])
+    return Figures(
+        utterances=len(lengths),
+        audio_seconds=round(sum(lengths) / model.config.sample_rate, 3),
+        shortest_samples=min(lengths),
+        longest_samples=max(lengths),
+        max_difference=float(every.max()),
+        mean_difference=float(every.mean()),
+        max_difference_alone=float(max(each.max() for each in against_alone)),
+    )
+
+
+def measure_rounding(model: AcousticModel, rounded: AcousticModel, recordings: Sequence[Samples] = ()) -> Rounding:
+    """What rounding the weights of `model` changes, over the same batches."""
+    gaps, changed = [], []
+    for batch in batches(model, recordings):
+        sizes, waveform = [len(item) for item in batch], padded(batch)
+        for a, b in zip(reference(model, waveform, sizes), reference(rounded, waveform, sizes), strict=True):
+            gaps.append(difference(a, b).ravel())
+            changed.append(a.argmax(1) != b.argmax(1))
+    every, frames = np.concatenate(gaps), np.concatenate(changed)
+    return Rounding(float(every.max()), float(every.mean()), float(frames.mean()))
+
+
+def difference(a: LogProbs, b: LogProbs) -> LogProbs:
+    """Absolute differences; raises ExportError if the two do not have the same frames."""
+    if a.shape != b.shape:
+        raise ExportError(f"the exported graph gave {list(a.shape)} log-probabilities, wanted {list(b.shape)}.")
+    gap: LogProbs = np.abs(a - b)
+    return gap
+
+
+def reference(model: AcousticModel, waveform: Samples, lengths: Sequence[int]) -> list[LogProbs]:
+    """PyTorch's log-probabilities, each item's own frames."""
+    with torch.inference_mode():
+        log_probs, frames = model(torch.from_numpy(waveform), torch.tensor(lengths))
+    return [item[:count].numpy() for item, count in zip(log_probs, frames, strict=True)]
+
+
+def batches(model: AcousticModel, recordings: Sequence[Samples]) -> Iterator[list[Samples]]:
+    """Shortest lengths, speech-like signals, a long one beside a short one, and the recordings by fours."""
+    rate, config = model.config.sample_rate, model.config
+    tiny = (0, 1, config.hop - 1, config.hop, config.window - 1, config.window + 1, 5 * config.hop, 9 * config.hop + 7)
+    yield [speech_like(size, rate, seed) for seed, size in enumerate(tiny)]
+    for seconds in (SPEECH_SECONDS, LONG_SECONDS):
+        yield [speech_like(int(s * rate), rate, seed) for seed, s in enumerate(seconds, 100)]
+    for i in range(0, len(recordings), 4):
+        yield list(recordings[i : i + 4])
+
+
+def padded(batch: Sequence[Samples]) -> Samples:
+    """Items [samples] as one [batch, samples] whose padding is loud noise: half a second more than any needs."""
+    longest = max(len(item) for item in batch) + 8000
+    waveform = np.random.default_rng(len(batch)).uniform(-1, 1, (len(batch), longest)).astype(np.float32)
+    for row, item in zip(waveform, batch, strict=True):
+        row[: len(item)] = item
+    return waveform
+
+
+def speech_like(samples: int, rate: int, seed: int) -> Samples:
+    """Voiced syllables of a gliding pitch, with pauses, over noise: float32 [samples] in -1…1, the same each time."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(samples) / rate
+    pitch = generator.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * generator.uniform(0.3, 0.9) * time))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    formants = generator.uniform((300, 900, 2200), (800, 2000, 3200))
+    voice = np.zeros(samples)
+    for harmonic in range(1, 30):
+        loudness = sum(np.exp(-(((harmonic * pitch - formant) / 250) ** 2)) for formant in formants)
+        voice += loudness * np.sin(harmonic * phase)
+    syllables = np.clip(np.sin(2 * np.pi * generator.uniform(2.5, 4.5) * time), 0, None)
+    noise = generator.normal(0, generator.choice([1e-4, 3e-3, 3e-2]), samples)
+    signal: Samples = np.clip(0.1 * voice * syllables + noise, -1, 1).astype(np.float32)
+    return signal
