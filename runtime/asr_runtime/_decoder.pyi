@@ -56,7 +56,7 @@ class Decoder:
         tokens: Sequence[str],
         blank: int,
         language_model: str | None,
-        lexicon: Sequence[str] | None,
+        lexicon: str | None,
         options: Options,
     ) -> None: ...
     def decode(self, log_probs: npt.NDArray[np.float32]) -> list[Hypothesis]: ...

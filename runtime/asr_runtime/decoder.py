@@ -172,17 +172,17 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(tokens)
 
 
-def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> list[str]:
-    if not isinstance(lexicon, (str, os.PathLike)):
-        words = list(lexicon)
-    else:
+def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> str:
+    """The words, one a line."""
+    if isinstance(lexicon, (str, os.PathLike)):
         try:
-            words = Path(lexicon).read_text(encoding="utf-8").split()
+            words = Path(lexicon).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise DecoderError(
-                f"cannot read the lexicon '{os.fspath(lexicon)}': {reason}; wanted words, one a line"
-            ) from None
-    if not words:
+            name = os.fspath(lexicon)
+            raise DecoderError(f"cannot read the lexicon '{name}': {reason}; wanted words, one a line") from None
+    else:
+        words = "\n".join(lexicon)
+    if not words.strip():
         raise DecoderError("the lexicon has no words; give some, or None for those of the language model")
     return words

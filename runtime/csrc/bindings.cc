@@ -134,7 +134,7 @@ void bind_results(nb::module_& m) {
 
 void make_decoder(asr::Decoder* self, const std::vector<std::string>& tokens, int blank,
                   const std::optional<std::string>& language_model,
-                  const std::optional<std::vector<std::string>>& lexicon, const asr::Options& options) {
+                  const std::optional<std::string>& lexicon, const asr::Options& options) {
   std::shared_ptr<const asr::SearchModel> model;
   {
     const nb::gil_scoped_release release;
