@@ -80,7 +80,10 @@ void SearchModel::build_lexicon(const std::string* words) {
     return;
   }
   const bool look = options.look_ahead && lm && !scores_tokens;
-  if (open && look) open_look_ahead = static_cast<float>(options.alpha * unigram(0) + options.unknown_word_penalty);
+  if (look) {
+    // Without a penalty in a closed vocabulary, where only hot words leave the lexicon.
+    open_look_ahead = static_cast<float>(options.alpha * unigram(0) + (open ? options.unknown_word_penalty : 0.0));
+  }
   Lexicon::Words spelled;
   const auto add = [&](std::string_view word, uint32_t index) {
     const size_t before = spelled.codes.size();
