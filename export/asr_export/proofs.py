@@ -82,7 +82,7 @@ class Session:
 
     def __init__(self, graph: bytes) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level, options.intra_op_num_threads = 3, 1  # more would spin on a busy machine
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, waveform: Samples, lengths: Sequence[int]) -> list[LogProbs]:
