@@ -28,14 +28,14 @@ class BeamConfig:
     """Settings of the search; all weights and thresholds are natural logarithms.
 
     beam_size: hypotheses kept per frame.
-    beam_threshold: hypotheses further below the best are dropped.
+    beam_threshold: hypotheses further below the best are dropped; inf prunes by beam_size alone.
     token_floor: tokens of lower log-probability in a frame are not expanded (the blank and a repeat always are).
     alpha: weight of ln P_LM.
     beta: bonus per word.
     unknown_word_penalty: added for each word outside the lexicon; -inf allows words of the lexicon only.
     end_of_sentence: score ``</s>`` at the end.
     look_ahead: charge a word's best possible unigram while it is being spelled.
-    n_best: texts returned.
+    n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: phrase -> boost.
     """
 
