@@ -19,6 +19,7 @@ import numpy.typing as npt
 from asr_runtime import _decoder
 from asr_runtime._decoder import Hypothesis, Word
 from asr_runtime.errors import DecoderError
+from asr_runtime.scorer_package import read_scorer
 
 __all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word"]
 
@@ -41,7 +42,7 @@ class BeamConfig:
     """
 
     beam_size: int = 100
-    beam_threshold: float = 14.0
+    beam_threshold: float = 12.0
     token_floor: float = -7.0
     alpha: float = 0.9
     beta: float = 2.0
@@ -88,7 +89,8 @@ class BeamSearchDecoder:
 
     tokens: what each column stands for; the blank is ``""``, or the column ``blank`` (-1: the last) when no token is
     empty. Words are separated by the token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
-    language_model: path of an ARPA file or of any KenLM binary. One whose units are the tokens scores tokens.
+    language_model: path of an ARPA file, of any KenLM binary, or of a `.scorer` package (whose words, alpha and
+        beta are then the defaults). A model whose units are the tokens scores tokens.
     lexicon: path of a word list, one word a line, or the words; None takes the words of the language model.
     Raises DecoderError when a file or a word cannot be used.
     """
@@ -103,8 +105,15 @@ class BeamSearchDecoder:
         config: BeamConfig | None = None,
     ) -> None:
         self.tokens = _check_tokens(tokens)
-        self.config = BeamConfig() if config is None else config
         lm = None if language_model is None else os.fspath(language_model)
+        package = (
+            None if lm is None or lexicon is not None else read_scorer(lm, self.tokens, _blank(self.tokens, blank))
+        )
+        if config is None:
+            config = BeamConfig() if package is None else BeamConfig(alpha=package.alpha, beta=package.beta)
+        self.config = config
+        if package is not None:
+            lexicon = package.words
         words = None if lexicon is None else _read_lexicon(lexicon)
         self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
 
@@ -191,6 +200,10 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
             raise DecoderError(f"token {token!r} stands at {seen[token]} and at {index}; wanted different tokens")
         seen[token] = index
     return tuple(tokens)
+
+
+def _blank(tokens: Sequence[str], blank: int) -> int:
+    return tokens.index("") if "" in tokens else blank % max(len(tokens), 1)
 
 
 def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> str:
