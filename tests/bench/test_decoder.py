@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_bench.contestants import KNOWN, WORKER, DecoderFailed, Worker, choose
@@ -201,7 +201,8 @@ def test_error_rates() -> None:
     assert (rates["wer"], rates["cer"]) == (33.33, 10.0)
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.lists(st.integers(1, 60), min_size=2, max_size=4))
+@given(st.lists(st.integers(25, 500), min_size=1, max_size=20), st.lists(st.integers(1, 60), min_size=2, max_size=4))
+@settings(deadline=None)
 def test_pieces_of_every_length_hold_the_same_utterances(frames: list[int], lengths: list[int]) -> None:
     parts = [np.zeros((count, len(ENGLISH)), np.float32) for count in frames]
     emissions = Emissions.ordered(parts, ["a"] * len(frames), ENGLISH, 0.04)
@@ -237,8 +238,8 @@ def test_ticks_are_round() -> None:
 
 def bench(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from asr_bench.cli import main; main()", "decoder", *map(str, arguments)]
-    settings = {**os.environ, "NO_COLOR": "1", "COLUMNS": "400", **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=settings)
+    surroundings = {**os.environ, "NO_COLOR": "1", "COLUMNS": "400", **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=surroundings)
 
 
 def test_with_and_without_a_language_model(tmp_path: Path, arpa: Path, words: Path) -> None:
