@@ -108,7 +108,8 @@ void PrefixBeamSearch::propagate() {
     const uint32_t token = beam_.token[i];
     const double total = beam_.blank[i] + beam_.label[i];
     // Between words a second space changes nothing, so it may come after a blank, too.
-    const double stay = (beam_.trie[i] == Lexicon::kRoot ? total : beam_.label[i]) * p_[token];
+    const bool between_words = model_.options.repeated_spaces && beam_.trie[i] == Lexicon::kRoot;
+    const double stay = (between_words ? total : beam_.label[i]) * p_[token];
     next_blank_[i] = total * blank;
     next_label_[i] = stay;
     const Node& node = nodes_[beam_.node[i]];
