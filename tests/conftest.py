@@ -154,3 +154,35 @@ def spell() -> Callable[[str], np.ndarray]:
         return np.concatenate([silence, *parts]).astype(np.float32)
 
     return in_tones
+
+
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=1
+
+\\1-grams:
+-9\t<unk>
+-99\t<s>\t0
+-1\t</s>
+-0.3\tcat\t0
+-3\tcut\t0
+
+\\2-grams:
+-0.3\t<s> cat
+
+\\end\\
+"""
+
+
+@pytest.fixture(scope="session")
+def arpa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model that has heard much of a "cat" and little of a "cut"."""
+    path = tmp_path_factory.mktemp("arpa") / "cats.arpa"
+    path.write_text(ARPA)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cat_or_cut(spell: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Samples that the tone model hears as "cut", but nearly as well as "cat"."""
+    return (0.94 * spell("cat") + 1.06 * spell("cut")).astype(np.float32)

@@ -11,6 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from asr_export.compact import quantised
+
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.18, OpenVINO and TensorRT 10.3 and 11 all read it
 IR_VERSION = 8  # the file format that came with opset 17
 
@@ -18,9 +20,13 @@ Array = npt.NDArray[Any]
 
 
 class GraphBuilder:
-    """Collects nodes and initializers. A value has the name of the node that makes it."""
+    """Collects nodes and initializers. A value has the name of the node that makes it.
 
-    def __init__(self) -> None:
+    Weights are stored as `storage` says: fp32, fp16 or int8 (see `compact`), and computed with in float32.
+    """
+
+    def __init__(self, storage: str = "fp32") -> None:
+        self.storage = storage
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -34,15 +40,33 @@ class GraphBuilder:
         self.nodes.append(helper.make_node("Split", [x, self.integers(*parts)], names, names[0], axis=axis))
         return list(names)
 
-    def weight(self, name: str, value: Tensor | Array) -> str:
-        """Store a weight in float32 under its own name."""
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
+    def store(self, name: str, value: Array) -> str:
+        """An initializer as it is."""
+        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
         return name
 
+    def constant(self, name: str, value: Tensor) -> str:
+        """A float32 constant, whatever the storage of weights."""
+        return self.store(name, value.detach().cpu().numpy().astype(np.float32))
+
+    def weight(self, name: str, value: Tensor, channels: Sequence[int] = (0,)) -> str:
+        """A trained weight in the graph's storage, back in float32; vectors are always stored as float32.
+
+        `channels` are the axes of output channels, each with a scale of its own where 8 bits are stored.
+        """
+        if self.storage == "fp32" or value.ndim == 1:
+            return self.constant(name, value)
+        array = value.detach().cpu().numpy()
+        if self.storage == "fp16":
+            stored = self.store(f"{name}.fp16", array.astype(np.float16))
+            return self.node("Cast", stored, name=name, to=TensorProto.FLOAT)
+        values, scale = quantised(array, channels)
+        wide = self.node("Cast", self.store(f"{name}.int8", values), name=f"{name}.levels", to=TensorProto.FLOAT)
+        return self.node("Mul", wide, self.store(f"{name}.scale", scale), name=name)
+
     def number(self, value: float) -> str:
-        """A float32 constant; equal ones are stored once."""
-        return self.weight(f"number {value!r}", np.array(value, np.float32))
+        """A float32 number; equal ones are stored once."""
+        return self.store(f"number {value!r}", np.array(value, np.float32))
 
     def integers(self, *values: int, scalar: bool = False) -> str:
         """An int64 constant: a list of axes, sizes or a shape, or a scalar; equal ones are stored once."""
@@ -80,7 +104,9 @@ class GraphBuilder:
 
     def affine(self, x: str, weight: Tensor, bias: Tensor, name: str) -> str:
         """x · weightᵀ + bias on the last axis."""
-        product = self.node("MatMul", x, self.weight(f"{name}.weight", weight.t()), name=f"{name}.product")
+        product = self.node(
+            "MatMul", x, self.weight(f"{name}.weight", weight.t(), channels=(1,)), name=f"{name}.product"
+        )
         return self.node("Add", product, self.weight(f"{name}.bias", bias), name=name)
 
     def layer_norm(self, x: str, layer: nn.LayerNorm, name: str) -> str:

@@ -27,12 +27,16 @@ def to_onnx_command(
     lm: Annotated[Path | None, typer.Option(help="Language model to pack, see `asr-export lm`.")] = None,
     card: Annotated[Path | None, typer.Option(help="Text file that describes the model, to pack.")] = None,
     recording: Annotated[list[Path] | None, typer.Option(help="Recording to prove the graph on, too.")] = None,
+    weights: Annotated[str, typer.Option(help="How weights are stored: fp32, fp16 or int8.")] = "fp32",
     force: Force = False,
 ) -> None:
     """Write a checkpoint as a bundle with an ONNX model, if that proves equal to PyTorch."""
+    from asr_export.compact import PRECISIONS
     from asr_export.to_onnx import to_onnx
 
-    made, figures = to_onnx(
+    if weights not in PRECISIONS:
+        raise typer.BadParameter(f"{weights!r} is none of {', '.join(PRECISIONS)}", param_hint="--weights")
+    made, proofs = to_onnx(
         checkpoint,
         bundle,
         name=name,
@@ -41,9 +45,11 @@ def to_onnx_command(
         language_model=lm,
         card=card,
         recordings=recording or [],
+        weights=weights,
         force=force,
     )
-    typer.echo(f"proved: {figures}.")
+    for proof in proofs:
+        typer.echo(f"proved: {proof}.")
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 
@@ -94,8 +100,7 @@ def inspect_command(bundle: BundlePath) -> None:
     """Show a bundle: sizes, operators, precision, tokens, decoder settings, proofs, provenance."""
     from asr_export.inspect import inspect
 
-    for line in inspect(bundle):
-        typer.echo(line)
+    typer.echo("\n".join(inspect(bundle)))
 
 
 def main() -> None:

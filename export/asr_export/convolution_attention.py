@@ -47,7 +47,7 @@ def stem(graph: GraphBuilder, features: str, layer: Stem, name: str) -> str:
 def rotary_positions(graph: GraphBuilder, size: str, encoder: ConvolutionAttentionEncoder) -> tuple[str, str]:
     """Cosines and sines of the positions, each [frames, head size / 2] (Su et al. 2021, arXiv 2104.09864)."""
     half = encoder.config.width // encoder.config.heads // 2
-    frequencies = graph.weight("positions.frequencies", 1e4 ** (-torch.arange(half) / half))
+    frequencies = graph.constant("positions.frequencies", 1e4 ** (-torch.arange(half) / half))
     zero, one = graph.integers(0, scalar=True), graph.integers(1, scalar=True)
     index = graph.node("Cast", graph.node("Range", zero, size, one, name="positions.index"), name="positions", to=1)
     column = graph.node("Unsqueeze", index, graph.integers(1), name="positions.column")

@@ -78,8 +78,7 @@ def recurrent_layer(graph: GraphBuilder, x: str, mask: str, padding: str, layer:
     x = graph.activation(x, layer.config.activation, f"{name}.activation")
     x = graph.node("Mul", x, mask, name=f"{name}.masked")
     x = graph.node("Concat", x, padding, name=f"{name}.flagged", axis=-1)
-    weights = [graph.weight(f"{name}.gru.{key}", value) for key, value in gru_weights(layer.gru).items()]
-    size = layer.gru.hidden_size
+    weights, size = gru_weights(graph, layer.gru, f"{name}.gru"), layer.gru.hidden_size
     # [frames, directions, batch, size]
     x = graph.node(
         "GRU", x, *weights, name=f"{name}.gru", direction="bidirectional", hidden_size=size, linear_before_reset=1
@@ -88,23 +87,28 @@ def recurrent_layer(graph: GraphBuilder, x: str, mask: str, padding: str, layer:
     return graph.node("Reshape", x, graph.integers(0, 0, 2 * size), name=name)
 
 
-def gru_weights(gru: nn.GRU) -> dict[str, Tensor]:
+def gru_weights(graph: GraphBuilder, gru: nn.GRU, name: str) -> list[str]:
     """The operator's W [2, 3 · size, inputs + 1], with the flag's column, R [2, 3 · size, size] and B [2, 6 · size]."""
-    weights, flag = dict(gru.named_parameters()), pad_flag(gru)
-    directions = [
-        {
-            kind: update_gate_first(weights[f"{kind}_l0{suffix}"])
-            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        }
-        for suffix in ("", "_reverse")
+    weights = dict(gru.named_parameters())
+
+    def both(kind: str) -> Tensor:
+        return torch.stack([update_gate_first(weights[f"{kind}_l0{suffix}"]) for suffix in ("", "_reverse")])
+
+    column = torch.zeros(2, 3 * gru.hidden_size, 1)
+    column[:, : gru.hidden_size] = pad_flag(gru)
+    return [
+        flagged(graph, both("weight_ih"), column, f"{name}.W"),
+        graph.weight(f"{name}.R", both("weight_hh"), channels=(0, 1)),
+        graph.constant(f"{name}.B", torch.cat([both("bias_ih"), both("bias_hh")], 1)),
     ]
-    column = torch.zeros(3 * gru.hidden_size, 1)
-    column[: gru.hidden_size] = flag
-    return {
-        "W": torch.stack([torch.cat([d["weight_ih"], column], 1) for d in directions]),
-        "R": torch.stack([d["weight_hh"] for d in directions]),
-        "B": torch.stack([torch.cat([d["bias_ih"], d["bias_hh"]]) for d in directions]),
-    }
+
+
+def flagged(graph: GraphBuilder, inputs: Tensor, column: Tensor, name: str) -> str:
+    """W with the flag's column behind it; where weights are stored compactly, the column stays as exact as it is."""
+    if graph.storage == "fp32":
+        return graph.constant(name, torch.cat([inputs, column], 2))
+    weight = graph.weight(f"{name}.inputs", inputs, channels=(0, 1))
+    return graph.node("Concat", weight, graph.constant(f"{name}.flag", column), name=name, axis=2)
 
 
 def update_gate_first(rows: Tensor) -> Tensor:

@@ -22,12 +22,12 @@ def mel_features(graph: GraphBuilder, waveform: str, lengths: str, front_end: Me
     clean = graph.node("Where", inside, waveform, graph.number(0.0), name="waveform.clean")
     channel = graph.node("Unsqueeze", clean, graph.integers(1), name="waveform.channel")
     half = config.window // 2
-    fourier = graph.weight("fourier.kernels", kernels)
+    fourier = graph.constant("fourier.kernels", kernels)
     spectrum = graph.node("Conv", channel, fourier, name="spectrum", strides=[config.hop], pads=[half, half])
     squares = graph.node("Mul", spectrum, spectrum, name="spectrum.squares")
     real, imaginary = graph.split(squares, (bins, bins), 1, ("power.real", "power.imaginary"))
     power = graph.node("Add", real, imaginary, name="power")
-    features = graph.node("MatMul", graph.weight("mel.filters", front_end.filters[used].t()), power, name="mel")
+    features = graph.node("MatMul", graph.constant("mel.filters", front_end.filters[used].t()), power, name="mel")
     if config.log:
         raised = graph.node("Add", features, graph.number(config.floor), name="mel.raised")
         features = graph.node("Log", raised, name="mel.log")

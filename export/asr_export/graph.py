@@ -19,13 +19,13 @@ from asr_export.front_end import masked, mel_features
 from asr_training.model import AcousticModel, ConvolutionAttentionEncoder, CRNNEncoder
 
 
-def author(model: AcousticModel, tokens: Sequence[str]) -> onnx.ModelProto:
-    """The graph of an acoustic model; `tokens` goes into the file's metadata.
+def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -> onnx.ModelProto:
+    """The graph of an acoustic model; `tokens` goes into the file's metadata, `storage` is that of weights.
 
     Inputs: `waveform` float32 [batch, samples] in -1…1 and `lengths` int64 [batch]. Outputs: `log_probs` float32
     [batch, frames, tokens] and `frames` int64 [batch]. Batch and samples are dynamic; padding may hold anything.
     """
-    graph = GraphBuilder()
+    graph = GraphBuilder(storage)
     features, feature_frames = mel_features(graph, "waveform", "lengths", model.front_end)
     features = masked(graph, features, feature_frames, model.config)
     logits, _ = encode(graph, features, feature_frames, model)

@@ -56,12 +56,33 @@ class Figures:
         return {**dataclasses.asdict(self), "engine": engine, "reference": reference}
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What storing weights in fewer bits changed: differences of natural log-probabilities, and the share of frames
+    whose most probable token is another.
+    """
+
+    max_difference: float
+    mean_difference: float
+    frames_changed: float
+
+    def __str__(self) -> str:
+        return (
+            f"rounding the weights changed log-probabilities by at most {self.max_difference:.1e} "
+            f"(mean {self.mean_difference:.1e}) and the best token of {100 * self.frames_changed:.2f} % of frames"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The figures as they stand in `bundle.json`."""
+        return dataclasses.asdict(self)
+
+
 class Session:
     """An exported graph on ONNX Runtime's CPU provider."""
 
     def __init__(self, graph: bytes) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level, options.intra_op_num_threads = 3, 1  # more would spin on a busy machine
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, waveform: Samples, lengths: Sequence[int]) -> list[LogProbs]:
@@ -117,6 +138,18 @@ def measure(graph: bytes, model: AcousticModel, recordings: Sequence[Samples] = 
         mean_difference=float(every.mean()),
         max_difference_alone=float(max(each.max() for each in against_alone)),
     )
+
+
+def measure_rounding(model: AcousticModel, rounded: AcousticModel, recordings: Sequence[Samples] = ()) -> Rounding:
+    """What rounding the weights of `model` changes, over the same batches."""
+    gaps, changed = [], []
+    for batch in batches(model, recordings):
+        sizes, waveform = [len(item) for item in batch], padded(batch)
+        for a, b in zip(reference(model, waveform, sizes), reference(rounded, waveform, sizes), strict=True):
+            gaps.append(difference(a, b).ravel())
+            changed.append(a.argmax(1) != b.argmax(1))
+    every, frames = np.concatenate(gaps), np.concatenate(changed)
+    return Rounding(float(every.max()), float(every.mean()), float(frames.mean()))
 
 
 def difference(a: LogProbs, b: LogProbs) -> LogProbs:

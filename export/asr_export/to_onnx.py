@@ -8,12 +8,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
+from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures, prove
+from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 from asr_training.checkpoint import Checkpoint, load_checkpoint
@@ -31,9 +31,12 @@ def to_onnx(
     language_model: Path | None = None,
     card: Path | None = None,
     recordings: Sequence[Path] = (),
+    weights: str = "fp32",
     force: bool = False,
-) -> tuple[Bundle, Figures]:
-    """Author the graph of a checkpoint, prove it, and write it as a bundle.
+) -> tuple[Bundle, list[Figures | Rounding]]:
+    """Author the graph of a checkpoint, prove it, and write it as a bundle; returns what the proofs measured, too.
+
+    `weights` says how they are stored: fp32, fp16 or int8 (see `compact`).
 
     Raises RecipeError for the checkpoint, ExportError for the proof or the card, DecoderError for the language model,
     AudioError for a recording and BundleError for the bundle; then nothing is written.
@@ -42,18 +45,31 @@ def to_onnx(
     files = [card_file(card)] if card else []
     if language_model:
         files += language_model_files(language_model, checkpoint.alphabet.tokens)
-    graph = author(checkpoint.model, checkpoint.alphabet.tokens)
-    samples = [np.asarray(read_audio(path, checkpoint.features.sample_rate)) for path in recordings]
-    figures = prove(graph, checkpoint.model, samples)
-    manifest = describe(checkpoint, figures, name, language, licence)
+    samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
+    graph, proofs = proved(checkpoint, weights, samples)
+    manifest = describe(checkpoint, proofs, name, language, licence)
     with tempfile.TemporaryDirectory(prefix="asr-export-") as work:
         file = Path(work, MODEL_FILE)
         file.write_bytes(graph.SerializeToString())
-        model = NewFile(source=file, role="model", engine="onnx", precision="fp32")
-        return write_bundle(bundle, manifest, [model, *files], force=force), figures
+        model = NewFile(source=file, role="model", engine="onnx", precision=PRECISIONS[weights])
+        return write_bundle(bundle, manifest, [model, *files], force=force), list(proofs.values())
 
 
-def describe(checkpoint: Checkpoint, figures: Figures, name: str | None, language: str, licence: str) -> Manifest:
+def proved(
+    checkpoint: Checkpoint, weights: str, recordings: Sequence[Samples]
+) -> tuple[onnx.ModelProto, dict[str, Figures | Rounding]]:
+    """The graph, equal to PyTorch with the weights that it stores, and what storing them changed."""
+    model = checkpoint.model if weights == "fp32" else rounded(checkpoint.model, weights)
+    graph = author(model, checkpoint.alphabet.tokens, weights)
+    proofs: dict[str, Figures | Rounding] = {"log_probs": prove(graph, model, recordings)}
+    if model is not checkpoint.model:
+        proofs["rounding"] = measure_rounding(checkpoint.model, model, recordings)
+    return graph, proofs
+
+
+def describe(
+    checkpoint: Checkpoint, proofs: Mapping[str, Figures | Rounding], name: str | None, language: str, licence: str
+) -> Manifest:
     """What `bundle.json` says of the model."""
     provenance = without_folders(checkpoint.provenance)
     recipe = provenance.get("recipe", {})
@@ -66,7 +82,7 @@ def describe(checkpoint: Checkpoint, figures: Figures, name: str | None, languag
         tokens=tuple(checkpoint.alphabet.tokens),
         frame_seconds=checkpoint.model.frame_seconds,
         provenance={**provenance, "export": versions},
-        proofs={MODEL_FILE: {"log_probs": figures.record()}},
+        proofs={MODEL_FILE: {kind: proof.record() for kind, proof in proofs.items()}},
     )
 
 

@@ -6,6 +6,7 @@
 """
 
 from asr_runtime.bundle import Bundle
+from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import AsrError, AudioError, BundleError, DecoderError, EngineError
 from asr_runtime.recognizer import Recognizer, load
 from asr_runtime.transcript import Segment, Transcript, Word
@@ -15,6 +16,8 @@ __version__: str
 __all__ = [
     "AsrError",
     "AudioError",
+    "BeamConfig",
+    "BeamSearchDecoder",
     "Bundle",
     "BundleError",
     "DecoderError",

@@ -173,7 +173,7 @@ def _check_samples(block: Samples, name: str) -> None:
         raise AudioError(f"{name}: samples reach {peak:.4g} where -1 to 1 is wanted; divide by the full scale.")
 
 
-# --- files that were cut off: libsndfile reads what is left of WAV and Ogg and says nothing ---------------------------
+# --- files that were cut off: libsndfile reads what is left of WAV, AIFF and Ogg in silence ---------------------------
 
 
 def _check_whole(stream: BinaryIO, name: str) -> None:
@@ -183,8 +183,8 @@ def _check_whole(stream: BinaryIO, name: str) -> None:
     stream.seek(0)
     head = stream.read(8)
     missing = 0
-    if head[:4] == b"RIFF":
-        declared = int.from_bytes(head[4:8], "little") + 8
+    if head[:4] in (b"RIFF", b"FORM"):
+        declared = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big") + 8
         # Writers into pipes put about 2 or 4 GiB; some others are off by the 8 bytes of this header.
         missing = declared - size if declared < 0x7FFF0000 and declared > size + 8 else 0
     elif head[:4] == b"OggS":

@@ -69,7 +69,7 @@ def run(
     alpha: Annotated[float | None, typer.Option(help="Weight of the language model.")] = None,
     beta: Annotated[float | None, typer.Option(help="Bonus per word.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="all")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Recordings that go through the model together.")] = BATCH_SIZE,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows that go through the model together.")] = BATCH_SIZE,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what took how long.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on standard error.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
@@ -80,6 +80,8 @@ def run(
     Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted.
     """
     _one_of(tuple(FORMATS))(format)
+    if greedy + no_lm + bool(lm) > 1:
+        raise typer.BadParameter("at most one of --greedy, --no-lm and --lm makes sense")
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     try:
         with _opened(output, force) as out:
@@ -193,8 +195,9 @@ class Report:
             stages = f"read {seconds.read:.3f}, inference {seconds.inference:.3f}, decode {seconds.decode:.3f}"
             print(f"seconds: {stages}", file=sys.stderr)
         if not self._quiet:
-            engine = recognizer.engine
-            print(f"{self._account(recognizer)}, {engine.device} ({engine.description})", file=sys.stderr)
+            engine, threads = recognizer.engine, recognizer.threads
+            where = f"{engine.device} ({engine.description}), {threads} thread{'s' * (threads > 1)}"
+            print(f"{self._account(recognizer)}, {where}", file=sys.stderr)
 
     def _account(self, recognizer: Recognizer) -> str:
         audio, wall = recognizer.seconds.audio, perf_counter() - self._begin

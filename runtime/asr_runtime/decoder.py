@@ -28,7 +28,7 @@ class BeamConfig:
     """Settings of the search; all weights and thresholds are natural logarithms.
 
     beam_size: hypotheses kept per frame.
-    beam_threshold: hypotheses further below the best are dropped.
+    beam_threshold: hypotheses further below the best are dropped; inf prunes by beam_size alone.
     token_floor: tokens of lower log-probability in a frame are not expanded (the blank and a repeat always are).
     alpha: weight of ln P_LM.
     beta: bonus per word.
@@ -37,7 +37,7 @@ class BeamConfig:
     look_ahead: charge a word's best possible unigram while it is being spelled.
     repeated_spaces: a space may come again after a blank, or first, without a word between; False counts only
     alignments that have one space between words.
-    n_best: texts returned.
+    n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: phrase -> boost.
     """
 

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Word:
-    """A word with its first frame, the frame behind its last one, and a confidence in 0…1."""
-
-    text: str
-    start: int
-    end: int
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A text with its scores in natural logarithms."""
-
-    text: str
-    score: float
-    acoustic_score: float
-    lm_score: float
-    words: tuple[Word, ...]
+from asr_runtime.decoder import Hypothesis, Word
 
 
 class GreedyDecoder:

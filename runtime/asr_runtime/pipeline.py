@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_runtime.audio import Samples
+from asr_runtime.decoder import Hypothesis
 from asr_runtime.engines import Engine, pad
-from asr_runtime.greedy import Hypothesis
 from asr_runtime.windows import Windows
 
 LogProbs = NDArray[np.float32]

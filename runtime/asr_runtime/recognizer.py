@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -13,9 +14,10 @@ from numpy.typing import ArrayLike
 from asr_runtime import engines
 from asr_runtime.audio import AudioSource, Samples, array_audio, audio_blocks
 from asr_runtime.bundle import Bundle
+from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
 from asr_runtime.engines import Engine
-from asr_runtime.errors import AsrError, BundleError
-from asr_runtime.greedy import GreedyDecoder, Hypothesis
+from asr_runtime.errors import AsrError, BundleError, DecoderError
+from asr_runtime.greedy import GreedyDecoder
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
 from asr_runtime.transcript import Transcript, Word, mean_confidence, split_at_pauses
 from asr_runtime.windows import Windows
@@ -24,7 +26,7 @@ from asr_runtime.windows import Windows
 Recording: TypeAlias = "AudioSource | tuple[ArrayLike, int]"
 
 ENGLISH = Path(__file__).parent / "bundles" / "english"
-BATCH_SIZE = 8
+BATCH_SIZE = 1  # the least processor time for convolutions; recurrent models gain from 8
 BATCH_SECONDS = 120.0  # about 1 MB of memory for each
 
 
@@ -42,7 +44,7 @@ def load(
 ) -> Recognizer:
     """A recognizer for the bundle at `path` (by default the English one of this package) on `device`.
 
-    `threads` is by default the cores that this process may use; up to `batch_size` windows
+    `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
     of at most 30 s go through the model together, of no more than `batch_seconds` with their padding.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
@@ -50,17 +52,33 @@ def load(
     """
     if path is None and not ENGLISH.is_dir():
         raise BundleError("this installation has no English bundle; give the path of a bundle.")
+    if greedy and beam:
+        raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
     bundle = Bundle.load(ENGLISH if path is None else path)
-    engine = engines.choose(bundle, device, precision=precision, threads=threads)
-    decoder = GreedyDecoder(bundle.tokens, blank=bundle.blank)
     return Recognizer(
         bundle,
-        engine,
-        decoder,
+        engines.choose(bundle, device, precision=precision),
+        GreedyDecoder(bundle.tokens, blank=bundle.blank) if greedy else beam_search(bundle, language_model, beam),
         batch_size=batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
     )
+
+
+def beam_search(
+    bundle: Bundle, language_model: bool | str | os.PathLike[str], changes: Mapping[str, Any]
+) -> BeamSearchDecoder:
+    """The bundle's beam search with `changes` to its settings, and its own, another or no language model."""
+    known = {item.name for item in fields(BeamConfig)}
+    if unknown := sorted({*bundle.decoder, *changes} - known):
+        raise DecoderError(f"the beam search has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+    settings = {**bundle.decoder, **changes}
+    own = {role: bundle.path(file) for role in ("language_model", "lexicon") if (file := bundle.find(role))}
+    if language_model is not True:
+        own = {"language_model": Path(language_model)} if language_model else {}
+    if "language_model" not in own and "beta" not in changes:
+        settings["beta"] = 0.0  # the bonus per word pays for the language model's price of words
+    return BeamSearchDecoder(bundle.tokens, blank=bundle.blank, config=BeamConfig(**settings), **own)
 
 
 class Recognizer:
@@ -76,7 +94,7 @@ class Recognizer:
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
     ) -> None:
-        self.bundle, self.engine = bundle, engine
+        self.bundle, self.engine, self.threads = bundle, engine, threads
         self._pipeline: Pipeline[Recording] = Pipeline(
             self._open,
             engine,

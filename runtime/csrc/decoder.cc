@@ -38,13 +38,14 @@ std::string fault_of(const Emissions& emissions, size_t tokens, size_t first_fra
       ordered &= row[k] == row[k];
       top = row[k] > top ? row[k] : top;
     }
+    if (ordered && std::isfinite(top)) {
+      highest = std::max(highest, top);
+      continue;
+    }
     const std::string frame = "frame " + std::to_string(first_frame + t);
     if (!ordered) return frame + " has a NaN; wanted natural-log probabilities [frames, tokens]";
-    if (top == std::numeric_limits<float>::infinity())
-      return frame + " has +inf; wanted natural-log probabilities, at most 0";
-    if (top == -std::numeric_limits<float>::infinity())
-      return frame + " is all -inf; wanted at least one possible token";
-    highest = std::max(highest, top);
+    if (top > 0.0f) return frame + " has +inf; wanted natural-log probabilities, at most 0";
+    return frame + " is all -inf; wanted at least one possible token";
   }
   return highest > kHighestLogProbability ? describe_positive(emissions, tokens, highest) : std::string();
 }

@@ -53,22 +53,37 @@ class PrefixBeamSearch {
     uint32_t closed_word;  // the word that this token closed: the language model's index, kUnknown, kNone
     uint32_t entered;      // frame of the heaviest arrival
     uint32_t parent_exit;  // where the parent's token ended at that arrival
-    uint32_t words;        // closed words so far
   };
 
-  // The beam, one entry a living prefix. Weights are linear and hold the language model: weight of the alignments that
-  // end in the blank, and of those that end in the token itself.
-  struct Beam {
-    std::vector<double> blank, label, edge;  // edge: what the step from the parent multiplies by
-    std::vector<uint32_t> node, token, trie, exit;
-    void resize(size_t n);
-    void move(size_t from, size_t to);
+  // A living prefix. Weights are linear and hold the language model: weight of the alignments that end in the blank,
+  // and of those that end in the token itself.
+  struct Slot {
+    double blank, label;
+    double edge;        // what the step from the parent multiplies by
+    uint64_t state;     // hash of the language model state
+    uint64_t future;    // equal for prefixes that go on alike: same token, place in the lexicon, language model state
+    uint32_t children;  // of the place in the lexicon, as in Lexicon::Node
+    uint32_t first;
+    uint32_t node, token, trie, exit;
   };
 
+  // A prefix that may enter the beam in this frame.
   struct Candidate {
     double weight, edge;
+    uint64_t state, future;
     uint32_t slot, token, trie, closed_word;
-    uint32_t state;  // index into new_states_, or kNone: the parent's
+    uint32_t new_state;  // index into new_states_, or kNone: the parent's
+  };
+
+  struct Expansion {  // a token above the floor
+    double p;
+    uint32_t token;
+    uint32_t letter;  // the lexicon's bit of a token that is one letter and nothing else; otherwise 0
+  };
+
+  struct MergeEntry {
+    uint64_t future = 0;
+    uint32_t stamp = 0, index = 0;
   };
 
   struct CacheEntry {
@@ -78,7 +93,7 @@ class PrefixBeamSearch {
   };
 
   struct Step {  // what following a token does to a prefix
-    uint32_t trie, closed_word, state;
+    uint32_t trie, closed_word, new_state;
     double edge;
   };
 
@@ -93,11 +108,17 @@ class PrefixBeamSearch {
   void load_frame(const float* x);
   void propagate();
   void expand();
+  void expand_slot(uint32_t slot, double* cut);
+  void expand_letter(uint32_t slot, const Expansion& expansion, double mass, double* cut);
+  void expand_other(uint32_t slot, uint32_t token, double mass, double* cut);
+  void add_candidate(Candidate candidate, double* cut);
   bool follow(uint32_t slot, uint32_t token, Step* step);
   bool spell(const Token& token, Step* step) const;
   bool close_word(uint32_t trie, uint32_t node, Step* step);
-  bool add_token_unit(uint32_t token, uint32_t node, Step* step);
+  void add_token_unit(uint32_t token, uint32_t node, Step* step);
   bool has_living_child(uint32_t slot, uint32_t token) const;
+  void merge_equal_futures();
+  bool merge_into(uint32_t winner, uint32_t loser);
   void select();
   double cut_to_beam_size(double cut);
   void compact(double cut, size_t old_size);
@@ -120,24 +141,28 @@ class PrefixBeamSearch {
 
   const SearchModel& model_;
   double threshold_;
+  bool merges_futures_;
+  std::vector<uint32_t> letters_;  // Expansion::letter of every token
 
   std::vector<Node> nodes_;
   std::vector<uint32_t> free_;
   std::vector<LanguageModel::State> states_;
-  Beam beam_;
-  size_t size_ = 0;
+  std::vector<Slot> beam_;
 
   uint32_t frame_ = 0;
   double log_scale_ = 0.0;
-  std::vector<double> p_;  // probability of each token in this frame over that of the likeliest; one 0 at the end
-  std::vector<uint32_t> expandable_;  // tokens above the floor, likeliest first
-  double best_ = 0.0;
+  std::vector<float> p_;  // probability of each token in this frame over that of the likeliest; one 0 at the end
+  std::vector<Expansion> expansions_;  // likeliest first
+  double best_ = 0.0;                  // heaviest prefix of this frame
+  double least_ = 0.0;                 // lightest prefix that lived before this frame
   std::vector<double> next_blank_, next_label_;
   std::vector<uint64_t> child_tokens_;  // bit (token mod 64) of every living child
   std::vector<Candidate> candidates_;
   std::vector<LanguageModel::State> new_states_;
   std::vector<double> weights_;
   std::vector<uint32_t> dropped_;
+  std::vector<MergeEntry> merges_;
+  uint32_t merge_stamp_ = 0;
   mutable std::vector<CacheEntry> cache_;
 };
 

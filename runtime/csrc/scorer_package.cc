@@ -44,7 +44,8 @@ class File {
   explicit File(const std::string& path) {
     try {
       const util::scoped_fd fd(util::OpenReadOrThrow(path.c_str()));
-      util::MapRead(util::LAZY, fd.get(), 0, util::SizeOrThrow(fd.get()), memory_);
+      const uint64_t size = util::SizeOrThrow(fd.get());
+      if (size > 0) util::MapRead(util::LAZY, fd.get(), 0, size, memory_);
     } catch (const util::Exception&) {
       throw DecoderError("cannot read '" + path + "': no such file, or no right to read it");
     }

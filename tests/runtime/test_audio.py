@@ -183,7 +183,8 @@ def test_no_samples_and_samples_that_are_no_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize(
-    ("format", "subtype"), [("WAV", "PCM_16"), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)]
+    ("format", "subtype"),
+    [("WAV", "PCM_16"), ("AIFF", None), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None)],
 )
 def test_a_file_that_was_cut_off(format: str, subtype: str | None, keep: float) -> None:
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, 5 * RATE)

@@ -77,6 +77,24 @@ def test_broken_files_are_a_line_each_and_the_others_come_out(run: Run, recordin
     assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [["asr-run", name] for name in broken]
 
 
+def test_beam_search_and_its_settings(tone_bundle: Path, arpa: Path, cat_or_cut: np.ndarray, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "c.wav", cat_or_cut, 16000, subtype="FLOAT")
+
+    def asr_run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "--model", str(tone_bundle), str(tmp_path / "c.wav"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert asr_run("--no-lm", "--beam-size", 8).stdout == "cut\n"
+    assert asr_run("--lm", arpa).stdout == "cat\n"
+    assert asr_run("--lm", arpa, "--alpha", 0, "--beta", 0).stdout == "cut\n"
+    for wrong in (["--lm", tmp_path / "c.wav"], ["--lm", "absent"], ["--lm", arpa, "--alpha", "nan"]):
+        done = asr_run(*wrong)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    for wrong in (["--lm", arpa, "--no-lm"], ["--greedy", "--beam-size", 5]):
+        done = asr_run(*wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Path], tmp_path: Path) -> None:
     for model in ("absent", ".", "one.wav"):
         done = run("one.wav", "--model", model)

@@ -1,6 +1,7 @@
 """From recordings to transcripts by the Python interface: any kind of input, in order, lazily, with times."""
 
 import io
+import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import soundfile
 
 import asr_runtime
-from asr_runtime import AudioError, BundleError, Recognizer, Transcript
+from asr_runtime import AudioError, BundleError, DecoderError, Recognizer, Transcript
+from asr_runtime.bundle import NewFile, update_bundle
 
 Spell = Callable[[str], np.ndarray]
 
@@ -95,6 +97,46 @@ def test_a_bad_recording_is_an_error_of_its_own(recognizer: Recognizer, spell: S
         list(recognizer.transcribe([good, bad]))
     with pytest.raises(TypeError, match="rate"):
         recognizer.transcribe(spell("a"))  # type: ignore[call-overload]
+
+
+# --- beam search -----------------------------------------------------------------------------------------------------
+
+
+def test_the_language_model_decides_what_is_hard_to_hear(
+    tone_bundle: Path, arpa: Path, cat_or_cut: np.ndarray, tmp_path: Path
+) -> None:
+    with_model = tmp_path / "cats"
+    shutil.copytree(tone_bundle, with_model)
+    update_bundle(with_model, [NewFile(source=arpa, role="language_model")], decoder={"alpha": 1.0, "beta": 0.5})
+
+    def heard(bundle: Path, **options: object) -> str:
+        return asr_runtime.load(bundle, threads=1, **options).transcribe(cat_or_cut, 16000).text  # type: ignore[arg-type]
+
+    assert heard(tone_bundle) == "cut"
+    assert heard(tone_bundle, language_model=arpa) == "cat"
+    assert heard(with_model) == "cat"
+    assert heard(with_model, alpha=0.0) == "cut"
+    assert heard(with_model, language_model=False) == "cut"
+    assert heard(with_model, greedy=True) == "cut"
+
+
+def test_beam_search_gives_times_like_best_path(tone_bundle: Path, spell: Spell) -> None:
+    texts = [
+        [(word.word, round(word.start, 2)) for word in recognizer.transcribe(spell("ab cd"), 16000).words]
+        for recognizer in (asr_runtime.load(tone_bundle, threads=1), asr_runtime.load(tone_bundle, greedy=True))
+    ]
+    assert texts[0] == texts[1] == [("ab", 0.04), ("cd", 0.4)]
+
+
+def test_settings_that_cannot_be_are_named(tone_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DecoderError, match="no setting 'beam_sizes'"):
+        asr_runtime.load(tone_bundle, beam_sizes=5)
+    with pytest.raises(DecoderError, match="greedy decoding has no setting 'alpha'"):
+        asr_runtime.load(tone_bundle, greedy=True, alpha=0.5)
+    with pytest.raises(DecoderError, match="beam_size"):
+        asr_runtime.load(tone_bundle, beam_size=0)
+    with pytest.raises(DecoderError, match=r"absent\.arpa"):
+        asr_runtime.load(tone_bundle, language_model=tmp_path / "absent.arpa")
 
 
 def test_no_bundle_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,9 @@ needs_kernel = pytest.mark.skipif(kernel() is None, reason="the package was buil
     half=st.integers(0, 9),
     seed=st.integers(0, 99),
 )
-def test_the_kernel_equals_pytorch_with_its_gradients(batch: int, frames: int, blocks: int, half: int, seed: int) -> None:
+def test_the_kernel_equals_pytorch_with_its_gradients(
+    batch: int, frames: int, blocks: int, half: int, seed: int
+) -> None:
     generator, channels, taps = torch.Generator().manual_seed(seed), 16 * blocks, 2 * half + 1
     x = torch.randn(batch, frames, channels, generator=generator).bfloat16().requires_grad_()
     weight = torch.randn(channels, 1, taps, generator=generator).requires_grad_()

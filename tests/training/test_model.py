@@ -13,7 +13,9 @@ CONFIGS: dict[str, Model] = {
     "gelu, double convolutions": CRNN(
         channels=4, blocks=1, convolutions=2, activation="gelu", recurrent_layers=2, recurrent_size=16
     ),
-    "convolution and attention": ConvolutionAttention(stem=32, width=32, blocks=3, heads=2, kernel=7, attention_every=2),
+    "convolution and attention": ConvolutionAttention(
+        stem=32, width=32, blocks=3, heads=2, kernel=7, attention_every=2
+    ),
 }
 
 

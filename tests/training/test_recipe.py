@@ -37,7 +37,8 @@ def test_the_seed_recipes_have_the_published_sizes() -> None:
     assert (first.model.blocks, first.model.convolutions, first.model.activation) == (5, 1, "relu")
     assert (second.model.blocks, second.model.convolutions, second.model.activation) == (3, 2, "gelu")
     for recipe in (first, second):
-        assert (recipe.training.epochs, recipe.training.batch_utterances, recipe.training.learning_rate) == (25, 40, 5e-4)
+        training = recipe.training
+        assert (training.epochs, training.batch_utterances, training.learning_rate) == (25, 40, 5e-4)
         assert recipe.features.mels == 128
 
 

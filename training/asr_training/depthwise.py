@@ -7,8 +7,8 @@ block; the kernel (`training/csrc/depthwise.c`) removes that. Weights and result
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ CHANNEL_BLOCK = 16  # the kernel works on rows of a multiple of this many channe
 @cache
 def kernel() -> ctypes.CDLL | None:
     """The compiled kernel, or None where the package was built without it."""
-    path = Path(__file__).with_name("_depthwise.so")
-    return ctypes.CDLL(str(path)) if path.is_file() else None
+    found = importlib.util.find_spec("asr_training._depthwise")  # no module of Python's, but found like one
+    return ctypes.CDLL(found.origin) if found and found.origin else None
 
 
 def address(tensor: Tensor | None) -> ctypes.c_void_p:

@@ -3,7 +3,6 @@
 // the instruction set, and the loader takes the best that the machine has.
 #include <stdint.h>
 
-
 typedef float Floats __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t Words __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
@@ -16,15 +15,14 @@ enum { LANES = 16, ROWS = 4, TAPS = 8 };
 #define VERSIONS
 #endif
 
-
 #define WIDEN(pointer) ((Floats)(__builtin_convertvector(*(const Halves*)(pointer), Words) << 16))
 
 // To nearest, ties to even, as PyTorch rounds.
-#define NARROW(pointer, value)                                                     \
-  do {                                                                             \
-    Words bits_ = (Words)(value);                                                  \
-    bits_ = (bits_ + 0x7fff + ((bits_ >> 16) & 1)) >> 16;                          \
-    *(Halves*)(pointer) = __builtin_convertvector(bits_, Halves);                  \
+#define NARROW(pointer, value)                                    \
+  do {                                                            \
+    Words bits_ = (Words)(value);                                 \
+    bits_ = (bits_ + 0x7fff + ((bits_ >> 16) & 1)) >> 16;         \
+    *(Halves*)(pointer) = __builtin_convertvector(bits_, Halves); \
   } while (0)
 
 // y[t] = bias + sum over k of taps[k] * x[t + k - taps / 2]; with `flip` the taps run backwards (the gradient of x).

@@ -16,6 +16,7 @@ from asr_runtime.recognizer import Recognizer
 from asr_runtime.transcript import Transcript
 
 RESAMPLES = 10_000
+RESAMPLES_AT_ONCE = 100
 BINS = 10
 
 
@@ -109,11 +110,13 @@ def _percent(counts: NDArray[np.int64]) -> float:
 def _interval(counts: NDArray[np.int64]) -> list[float]:
     """95 % of rates when the utterances are drawn again with replacement (Bisani and Ney 2004)."""
     random = np.random.default_rng(0)
-    rates = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        wrong, of = counts[random.integers(0, len(counts), len(counts))].sum(axis=0)
-        rates[index] = 100 * wrong / max(1, of)
-    return [round(float(value), 2) for value in np.quantile(rates, [0.025, 0.975])]
+    rates = []
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        # How often each utterance is drawn, [resamples, utterances].
+        drawn = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES_AT_ONCE)
+        wrong, of = (drawn @ counts).T
+        rates.append(100 * wrong / np.maximum(1, of))
+    return [round(float(value), 2) for value in np.quantile(np.concatenate(rates), [0.025, 0.975])]
 
 
 def reliability(pairs: Sequence[tuple[float, bool]]) -> dict[str, Any]:

@@ -23,16 +23,20 @@ def value_errors() -> Iterator[None]:
         raise CompatError(str(error)) from None
 
 
-class LastDecoder:
-    """The decoder of the last settings: these packages take settings by the call, ours when a decoder is made."""
+class RecentDecoders:
+    """The decoders of the last few settings: these packages take settings by the call, ours when a decoder is made."""
+
+    _KEPT = 4
 
     def __init__(self, build: Callable[[BeamConfig], BeamSearchDecoder]) -> None:
         self._build = build
-        self._last: BeamSearchDecoder | None = None
+        self._recent: list[BeamSearchDecoder] = []
 
     def get(self, config: BeamConfig) -> BeamSearchDecoder:
-        """The decoder for these settings, made anew only when they differ from the last ones."""
-        decoder = self._last
-        if decoder is None or decoder.config != config:
-            decoder = self._last = self._build(config)
+        """The decoder for these settings, made anew only when they are none of the last ones."""
+        for decoder in self._recent:
+            if decoder.config == config:
+                return decoder
+        decoder = self._build(config)
+        self._recent = [decoder, *self._recent[: self._KEPT - 1]]
         return decoder

@@ -5,9 +5,9 @@
 >>> scorer = Scorer(0.75, 1.85, "english.scorer", alphabet)
 >>> confidence, text = ctc_beam_search_decoder(probabilities, alphabet, 500, scorer=scorer)[0]
 
-The score is the same, ``ln P_CTC + alpha * ln P_LM + beta * words`` without ``</s>``, and so is the search. Different on
-purpose (docs/compat.md): it never dies; with a scorer texts have no space at their ends, and an unfinished last word is
-dropped, not charged with -1000; a hot word counts once, where it stands.
+The score is the same, ``ln P_CTC + alpha * ln P_LM + beta * words`` without ``</s>``, and so is the search.
+Different on purpose (docs/compat.md): it never dies; with a scorer texts have no space at their ends, and an unfinished
+last word is dropped, not charged with -1000; a hot word counts once, where it stands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from asr_runtime.compat import CompatError, LastDecoder, value_errors
+from asr_runtime.compat import CompatError, RecentDecoders, value_errors
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
 
 __all__ = ["Alphabet", "Scorer", "ctc_beam_search_decoder", "ctc_beam_search_decoder_batch"]
@@ -98,9 +98,9 @@ class Scorer:
         self.alpha, self.beta = alpha, beta
         self.labels = alphabet.labels
         self._path = scorer_path
-        self._decoder = LastDecoder(self._build)
+        self._decoders = RecentDecoders(self._build)
         with value_errors():
-            self._decoder.get(BeamConfig(alpha=alpha, beta=beta))
+            self._decoders.get(BeamConfig(alpha=alpha, beta=beta))
 
     def reset_params(self, alpha: float, beta: float) -> None:
         """New weights for the following calls."""
@@ -112,7 +112,7 @@ class Scorer:
 
     def decoder(self, config: BeamConfig) -> BeamSearchDecoder:
         """The search over this scorer's words."""
-        return self._decoder.get(config)
+        return self._decoders.get(config)
 
     def _build(self, config: BeamConfig) -> BeamSearchDecoder:
         return BeamSearchDecoder([*self.labels, ""], language_model=self._path, config=config)
@@ -183,10 +183,11 @@ class _Search:
     ) -> None:
         if not 0 < cutoff_prob <= 1:
             raise CompatError(f"got cutoff_prob {cutoff_prob!r}, wanted more than 0 and at most 1")
-        if not cutoff_top_n >= 1:
-            raise CompatError(f"got cutoff_top_n {cutoff_top_n!r}, wanted 1 or more")
+        for name, value in (("cutoff_top_n", cutoff_top_n), ("num_results", num_results)):
+            if not value >= 1:
+                raise CompatError(f"got {name} {value!r}, wanted 1 or more")
         self.classes = len(alphabet.labels) + 1
-        self.cutoff_prob, self.top_n = cutoff_prob, cutoff_top_n
+        self.cutoff_prob, self.top_n, self.num_results = cutoff_prob, cutoff_top_n, num_results
         config = BeamConfig(
             beam_size=beam_size,
             beam_threshold=_BEAM_THRESHOLD,
@@ -196,7 +197,7 @@ class _Search:
             end_of_sentence=False,
             look_ahead=False,
             repeated_spaces=False,
-            n_best=num_results,
+            n_best=max(num_results, 2),  # 1 lets the search merge hypotheses, which ds_ctcdecoder does not
             hot_words={word: boost * scorer.alpha for word, boost in hot_words.items()} if hot_words and scorer else {},
         )
         self.private = alphabet if scorer is None else None
@@ -229,7 +230,10 @@ class _Search:
 
     def results(self, hypotheses: list[Hypothesis]) -> Results:
         """What ds_ctcdecoder returns: (score, text)."""
-        return [(h.score, _text_of(h.text, self.private) if self.private else h.text) for h in hypotheses]
+        return [
+            (h.score, _text_of(h.text, self.private) if self.private else h.text)
+            for h in hypotheses[: self.num_results]
+        ]
 
 
 def _without_words(alphabet: Alphabet, config: BeamConfig, hot_words: Mapping[str, float] | None) -> BeamSearchDecoder:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asr_runtime.compat import CompatError, LastDecoder, value_errors
+from asr_runtime.compat import CompatError, RecentDecoders, value_errors
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
 
 __all__ = ["BeamSearchDecoderCTC", "build_ctcdecoder"]
@@ -54,9 +54,9 @@ class BeamSearchDecoderCTC:
         self._unigrams = None if unigrams is None or kenlm_model_path is None else self._spellable(unigrams)
         self._alpha, self._beta = alpha, beta
         self._unk_score_offset, self._lm_score_boundary = unk_score_offset, lm_score_boundary
-        self._decoder = LastDecoder(self._build)
+        self._decoders = RecentDecoders(self._build)
         with value_errors():
-            self._decoder.get(self._config(100, -10.0, -5.0, None, 10.0, n_best=1))
+            self._decoders.get(self._config(100, -10.0, -5.0, None, 10.0))
 
     def reset_params(
         self,
@@ -84,8 +84,8 @@ class BeamSearchDecoderCTC:
         """The best text."""
         _refuse_state(lm_start_state)
         with value_errors():
-            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, n_best=1)
-            return self._decoder.get(config).decode(self._log_probs(logits))[0].text
+            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight)
+            return self._decoders.get(config).decode(self._log_probs(logits))[0].text
 
     def decode_beams(
         self,
@@ -105,10 +105,9 @@ class BeamSearchDecoderCTC:
         _refuse_state(lm_start_state)
         with value_errors():
             config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, beam_width)
-            found = self._decoder.get(config).decode(self._log_probs(logits))
-        return [
-            (text, None, frames, acoustic, score) for text, frames, acoustic, score in _beams(found, beam_prune_logp)
-        ]
+            found = self._decoders.get(config).decode(self._log_probs(logits))
+        beams = _beams(found, beam_prune_logp)
+        return [(text, None, frames, acoustic_score, score) for text, frames, acoustic_score, score in beams]
 
     def decode_batch(
         self,
@@ -122,7 +121,7 @@ class BeamSearchDecoderCTC:
     ) -> list[str]:
         """The best text of each; with a pool on all processors, as threads: its processes are left alone."""
         with value_errors():
-            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, n_best=1)
+            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight)
             return [found[0].text for found in self._decode_many(pool, logits_list, config)]
 
     def decode_beams_batch(
@@ -146,7 +145,7 @@ class BeamSearchDecoderCTC:
     ) -> list[list[Hypothesis]]:
         threads = 1 if pool is None else os.cpu_count() or 1
         items = [self._log_probs(logits) for logits in logits_list]
-        return self._decoder.get(config).decode_batch(items, threads=threads)
+        return self._decoders.get(config).decode_batch(items, threads=threads)
 
     def _config(
         self,
@@ -155,7 +154,7 @@ class BeamSearchDecoderCTC:
         token_min_logp: float,
         hotwords: Iterable[str] | None,
         hotword_weight: float,
-        n_best: int,
+        n_best: int = 2,
     ) -> BeamConfig:
         has_lm = self._language_model is not None
         return BeamConfig(
@@ -166,7 +165,7 @@ class BeamSearchDecoderCTC:
             beta=self._beta if has_lm else 0.0,
             unknown_word_penalty=self._alpha * math.log(10) * self._unk_score_offset if has_lm else 0.0,
             end_of_sentence=self._lm_score_boundary,
-            n_best=n_best,
+            n_best=max(n_best, 2),  # 1 lets the search merge hypotheses: another text than the first beam's, at times
             hot_words={word: hotword_weight for phrase in hotwords or () for word in phrase.split()},
         )
 
@@ -193,8 +192,9 @@ class BeamSearchDecoderCTC:
         if math.isclose(values.sum(axis=1).mean(), 1, rel_tol=1e-6):
             return np.log(np.clip(values, _LEAST_PROBABILITY, 1)).astype(np.float32)
         shifted = values - values.max(axis=1, keepdims=True)
-        logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return np.maximum(logs, math.log(_LEAST_PROBABILITY)).astype(np.float32)
+        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        clipped: npt.NDArray[np.float64] = np.clip(shifted, math.log(_LEAST_PROBABILITY), 0)
+        return clipped.astype(np.float32)
 
 
 def build_ctcdecoder(

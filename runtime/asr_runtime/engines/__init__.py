@@ -24,17 +24,18 @@ class Engine(Protocol):
 
     @property
     def description(self) -> str:
-        """Engine, version and setting for people, like `ONNX Runtime 1.32.0, fp32, 2 threads`."""
+        """Engine, version and setting for people, like `ONNX Runtime 1.32.0, fp32`."""
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """Natural log-probabilities [frames, tokens] of each of a padded batch.
 
         `waveforms` is float32 [batch, samples] in -1…1, `lengths` int64 [batch] counts the samples of each that are
-        not padding. Padding and neighbours change nothing beyond rounding. Raises EngineError.
+        not padding. Padding and neighbours change nothing beyond rounding. Several threads may call this at the same
+        time. Raises EngineError.
         """
 
 
-def choose(bundle: Bundle, device: str = "auto", *, precision: str | None = None, threads: int | None = None) -> Engine:
+def choose(bundle: Bundle, device: str = "auto", *, precision: str | None = None) -> Engine:
     """The engine for `device` (auto, cpu, cuda or tensorrt); raises EngineError where that device cannot be had."""
     if device not in DEVICES:
         raise EngineError(f"device {device!r} is not known; give one of {', '.join(DEVICES)}.")
@@ -42,7 +43,7 @@ def choose(bundle: Bundle, device: str = "auto", *, precision: str | None = None
         raise EngineError(f"device {device} cannot be had: {_missing(bundle, device)}; use --device cpu.")
     from asr_runtime.engines.onnx import OnnxEngine
 
-    return OnnxEngine(bundle, precision=precision, threads=threads or usable_cores())
+    return OnnxEngine(bundle, precision=precision)
 
 
 def _missing(bundle: Bundle, device: str) -> str:

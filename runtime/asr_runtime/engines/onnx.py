@@ -18,14 +18,15 @@ FATAL_ONLY = 4  # ONNX Runtime's log severity; whatever matters comes as an exce
 
 
 class OnnxEngine:
-    """A bundle's ONNX model in an ONNX Runtime session on the CPU with `threads` threads.
+    """A bundle's ONNX model in an ONNX Runtime session on the CPU, which computes on the thread that calls.
 
-    `precision` picks one of several models of the bundle; by default the first one for ONNX Runtime is taken.
+    Many batches on a thread each are faster than one batch on many threads, and do not slow down beside other
+    programs. `precision` picks one of several models of the bundle; by default the first one for ONNX Runtime is taken.
     """
 
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, *, precision: str | None = None, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, precision: str | None = None) -> None:
         file = bundle.find("model", engine="onnx", precision=precision)
         if file is None:
             raise EngineError(
@@ -33,10 +34,9 @@ class OnnxEngine:
                 f"it has {', '.join(f'{f.engine} {f.precision}' for f in bundle.files if f.role == 'model') or 'none'}."
             )
         self._tokens = len(bundle.tokens)
-        self._session, version = _session(bundle.path(file), threads)
+        self._session, version = _session(bundle.path(file))
         _check_signature(self._session, bundle)
-        plural = "thread" if threads == 1 else "threads"
-        self.description = f"ONNX Runtime {version}, {file.precision}, {threads} {plural}"
+        self.description = f"ONNX Runtime {version}, {file.precision}"
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """See `Engine.log_probs`."""
@@ -78,17 +78,15 @@ def unpad(
     return results
 
 
-def _session(model: Path, threads: int) -> tuple[Any, str]:
+def _session(model: Path) -> tuple[Any, str]:
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"ONNX Runtime is not installed ({error}); run `pip install asr-deploy[cpu]`.") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
-    # Waiting threads sleep: others may need the core, and the decoder does.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see above

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+
+from asr_export.cli import main
+from asr_export.proofs import speech_like
+from asr_runtime.bundle import Bundle
+
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=3
+
+\\1-grams:
+-1.0\t<unk>
+0\t<s>\t-0.3
+-1.0\t</s>
+-0.6\tred\t-0.2
+-0.6\tcar\t-0.2
+
+\\2-grams:
+-0.2\t<s> red
+-0.2\tred car
+-0.2\tcar </s>
+
+\\end\\
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "tiny"
+    assert call(["to-onnx", str(checkpoint), str(path), "--licence", "CC0-1.0"]) == 0
+    return path
+
+
+@pytest.fixture
+def arpa(tmp_path: Path) -> Path:
+    path = tmp_path / "small.arpa"
+    path.write_text(ARPA)
+    return path
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run the command in this process; return its exit code."""
+    kept, sys.argv = sys.argv, ["asr-export", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = kept
+    return 0
+
+
+def refused(arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert call(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("asr-export: ")
+    assert err.count("\n") == 1
+
+
+def test_to_onnx_prints_and_stores_the_proof(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["to-onnx", str(checkpoint), str(tmp_path / "tiny.asr"), "--name", "mine", "--language", "de"]) == 0
+    out = capsys.readouterr().out
+    assert "log-probabilities differ from PyTorch's by at most" in out
+    bundle = Bundle.load(tmp_path / "tiny.asr")
+    assert (bundle.name, bundle.language, bundle.licence) == ("mine", "de", "not stated")
+    assert "".join(bundle.tokens) == "' abcdefghijklmnopqrstuvwxyz"
+    assert bundle.frame_seconds == 0.04
+    figures = bundle.proofs["model.onnx"]["log_probs"]
+    assert 0 < figures["max_difference"] <= figures["tolerance"] == 1e-4
+    assert figures["shortest_samples"] == 0
+
+
+def test_the_runtime_takes_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    import asr_runtime
+
+    soundfile.write(tmp_path / "a.wav", speech_like(16_000, 16_000, 1), 16_000)
+    transcript = asr_runtime.load(bundle, greedy=True).transcribe(tmp_path / "a.wav")
+    assert transcript.duration == pytest.approx(1.0)
+
+
+def test_recordings_join_the_proof(checkpoint: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", speech_like(11_025, 22_050, 1), 22_050)
+    assert call(["to-onnx", str(checkpoint), str(tmp_path / "b"), "--recording", str(tmp_path / "a.flac")]) == 0
+    assert Bundle.load(tmp_path / "b").proofs["model.onnx"]["log_probs"]["utterances"] == 15
+
+
+@pytest.mark.parametrize(("weights", "precision"), [("fp16", "fp32-w16"), ("int8", "fp32-w8")])
+def test_weights_can_be_stored_compactly(
+    weights: str, precision: str, checkpoint: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["to-onnx", str(checkpoint), str(tmp_path / "b"), "--weights", weights]) == 0
+    assert "rounding the weights changed log-probabilities by at most" in capsys.readouterr().out
+    made, plain = Bundle.load(tmp_path / "b"), Bundle.load(bundle)
+    assert made.files[0].precision == precision
+    assert made.files[0].bytes < plain.files[0].bytes
+    assert 0 < made.proofs["model.onnx"]["rounding"]["max_difference"] < 0.5
+
+
+def test_a_failed_proof_writes_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr_export.graph.masked", lambda graph, features, *_: features)
+    refused(["to-onnx", str(checkpoint), str(tmp_path / "b")], "failed its proof, so nothing was written", capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_without_force(
+    checkpoint: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (bundle / "bundle.json").read_bytes()
+    refused(["to-onnx", str(checkpoint), str(bundle)], "lies here already", capsys)
+    assert (bundle / "bundle.json").read_bytes() == before
+    assert call(["to-onnx", str(checkpoint), str(bundle), "--licence", "CC0-1.0", "--force"]) == 0
+
+
+def test_broken_checkpoints_are_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(["to-onnx", str(tmp_path / "none"), str(tmp_path / "b")], "give the folder of a checkpoint", capsys)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    (damaged / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:1000])
+    refused(["to-onnx", str(damaged), str(tmp_path / "b")], "the checkpoint is damaged", capsys)
+
+
+def test_files_to_pack_are_checked(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["to-onnx", str(checkpoint), str(tmp_path / "b")]
+    refused([*command, "--card", str(tmp_path / "none")], "there is no such file", capsys)
+    (tmp_path / "junk").write_bytes(b"junk")
+    refused([*command, "--lm", str(tmp_path / "junk")], "as a language model", capsys)
+    refused([*command, "--recording", str(tmp_path / "junk")], "junk", capsys)
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_language_model_goes_in_with_to_onnx_or_later(checkpoint: Path, tmp_path: Path, arpa: Path) -> None:
+    card = tmp_path / "card.txt"
+    card.write_text("What it is.")
+    path = tmp_path / "b"
+    assert call(["to-onnx", str(checkpoint), str(path), "--lm", str(arpa), "--card", str(card)]) == 0
+    assert [(file.role, file.path) for file in Bundle.load(path).files] == [
+        ("model", "model.onnx"),
+        ("card", "card.md"),
+        ("language_model", "lm.arpa"),
+    ]
+    words = tmp_path / "words.txt"
+    words.write_text("red\ncar\n")
+    settings = ["--alpha", "0.5", "--beta", "1", "--beam-size", "7"]
+    assert call(["add-lm", str(path), str(arpa), "--lexicon", str(words), *settings, "--force"]) == 0
+    bundle = Bundle.load(path)
+    assert bundle.decoder == {"alpha": 0.5, "beta": 1.0, "beam_size": 7}
+    assert bundle.find("lexicon") is not None
+    assert len(bundle.files) == 4
+    assert bundle.proofs
+
+
+def test_add_lm_refuses_what_does_not_fit(
+    bundle: Path, tmp_path: Path, arpa: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(["add-lm", str(tmp_path), str(arpa)], "not a bundle", capsys)
+    refused(["add-lm", str(bundle), str(tmp_path / "none")], "none", capsys)
+    refused(["add-lm", str(bundle), str(arpa), "--beam-size", "0"], "got beam_size 0", capsys)
+    assert call(["add-lm", str(bundle), str(arpa)]) == 0
+    refused(["add-lm", str(bundle), str(arpa)], "there is a language_model already", capsys)
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["lm", str(tmp_path / "text"), str(tmp_path / "lm"), "--prune", "0 x"]) == 2
+    assert call(["to-onnx"]) == 2
+    assert call(["to-onnx", str(tmp_path), str(tmp_path / "b"), "--weights", "int4"]) == 2
+    assert call(["nothing"]) == 2
+
+
+def test_inspect_shows_what_is_in_the_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["inspect", str(bundle)]) == 0
+    out = capsys.readouterr().out
+    parts = ["licence CC0-1.0", "opset ai.onnx 17", "precision fp32", "40 ms a frame", "<blank>", "MatMul 13", "Conv 5"]
+    for part in [*parts, "waveform float [batch, samples]", "max_difference", "recipe: name tiny"]:
+        assert part in out, part
+
+
+def test_inspect_needs_no_torch(bundle: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['onnxruntime'] = None; "
+        f"sys.argv = ['asr-export', 'inspect', {str(bundle)!r}]; from asr_export.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "opset ai.onnx 17" in done.stdout
+
+
+def test_inspect_refuses_a_damaged_bundle(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "b"
+    assert call(["to-onnx", str(checkpoint), str(path)]) == 0
+    model = path / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    refused(["inspect", str(path)], "another SHA-256", capsys)
+    manifest = json.loads((path / "bundle.json").read_text())
+    model.write_bytes(b"\xff" * manifest["files"][0]["bytes"])
+    manifest["files"][0]["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
+    (path / "bundle.json").write_text(json.dumps(manifest))
+    refused(["inspect", str(path)], "model.onnx is not ONNX", capsys)
+
+
+def test_provenance_tells_no_folders(checkpoint: Path) -> None:
+    from asr_export.to_onnx import without_folders
+
+    recipe = {"data": {"train": [{"path": "/home/me/speech/train.jsonl", "repeat": 2}]}, "name": "x"}
+    assert without_folders(recipe) == {"data": {"train": [{"path": "train.jsonl", "repeat": 2}]}, "name": "x"}
+
+
+def test_the_graph_of_the_bundle_is_valid_onnx(bundle: Path) -> None:
+    onnx.checker.check_model(str(bundle / "model.onnx"), full_check=True)
+    model = onnx.load(bundle / "model.onnx")
+    assert not any(np.isnan(onnx.numpy_helper.to_array(each)).any() for each in model.graph.initializer)
