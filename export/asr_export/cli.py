@@ -95,6 +95,23 @@ def add_lm_command(
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 
+@app.command("verify")
+def verify_command(
+    bundle: BundlePath,
+    against: Annotated[Path, typer.Option(help="Folder of the checkpoint that the bundle was made from.")],
+    manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
+) -> None:
+    """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate."""
+    from asr_export.verify import verify
+
+    for result in verify(bundle, against, manifest):
+        typer.echo(f"{result.file.path} ({result.file.precision}) log_probs: {result.log_probs}")
+        for name, texts in result.texts.items():
+            typer.echo(f"{result.file.path} ({result.file.precision}) {name}: {texts}")
+            for recording in texts.changed:
+                typer.echo(f"  other text: {recording}")
+
+
 @app.command("inspect")
 def inspect_command(bundle: BundlePath) -> None:
     """Show a bundle: sizes, operators, precision, tokens, decoder settings, proofs, provenance."""

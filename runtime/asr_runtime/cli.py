@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -28,14 +28,23 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 def main() -> None:
     """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        # Text is UTF-8 in any locale, and a file's name comes out with the bytes that it has.
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain once more when it flushes at exit.
+    except OSError as error:
+        _say(f"the output cannot be written ({error.strerror}); free some space or give another --output.")
+        # What is left in the buffer would fail once more when Python flushes it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(SOME_FAILED)
+        sys.exit(UNUSABLE)
+
+
+def _say(error: object) -> None:
+    """One line on standard error, whatever a file's name holds."""
+    print("asr-run:", *str(error).split("\n"), file=sys.stderr)
 
 
 def _version(wanted: bool) -> None:
@@ -44,7 +53,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _one_of(names: tuple[str, ...]) -> Any:
+def _one_of(names: Collection[str]) -> Any:
     def check(value: str) -> str:
         if value not in names:
             raise typer.BadParameter(f"{value!r} is none of {', '.join(names)}")
@@ -59,7 +68,7 @@ def run(
     model: Annotated[Path | None, typer.Option(help="Bundle: a folder or .asr file.", show_default="English")] = None,
     device: Annotated[str, typer.Option(help=", ".join(DEVICES), callback=_one_of(DEVICES))] = "auto",
     precision: Annotated[str | None, typer.Option(help="Which of the bundle's models, like fp32.")] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS))] = "txt",
+    format: Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS), callback=_one_of(FORMATS))] = "txt",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there, not to standard output.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
     greedy: Annotated[bool, typer.Option("--greedy", help="Best path, no beam search.")] = False,
@@ -79,7 +88,6 @@ def run(
 
     Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted.
     """
-    _one_of(tuple(FORMATS))(format)
     if greedy + no_lm + bool(lm) > 1:
         raise typer.BadParameter("at most one of --greedy, --no-lm and --lm makes sense")
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
@@ -105,7 +113,7 @@ def run(
     except AsrError as error:
         if debug:
             traceback.print_exc()
-        print(f"asr-run: {error}", file=sys.stderr)
+        _say(error)
         raise typer.Exit(UNUSABLE) from None
     raise typer.Exit(SOME_FAILED if report.failed else DONE)
 
@@ -179,7 +187,7 @@ class Report:
         self.failed += 1
         if self._debug:
             traceback.print_exception(error)
-        print(f"asr-run: {error}", file=sys.stderr)
+        _say(error)
 
     def step(self, recognizer: Recognizer) -> None:
         """One more input is done."""

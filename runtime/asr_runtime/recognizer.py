@@ -45,7 +45,7 @@ def load(
     """A recognizer for the bundle at `path` (by default the English one of this package) on `device`.
 
     `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
-    of at most 30 s go through the model together, of no more than `batch_seconds` with their padding.
+    of at most 20 s go through the model together, of no more than `batch_seconds` with their padding.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
     Raises BundleError, EngineError or DecoderError.

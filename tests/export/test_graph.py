@@ -83,14 +83,14 @@ def test_padding_and_neighbours_change_nothing(
     batch = np.full((len(items), max(lengths) + extra), padding, np.float32)
     for row, item in zip(batch, items, strict=True):
         row[: len(item)] = item
-    for item, together in zip(items, session(batch, lengths), strict=True):
-        alone = session(item[None], [len(item)])[0]
+    for item, together in zip(items, session.log_probs(batch, np.array(lengths)), strict=True):
+        alone = session.log_probs(item[None], np.array([len(item)]))[0]
         assert together.shape == alone.shape
         np.testing.assert_allclose(together, alone, atol=1e-4, rtol=0)
 
 
 def test_log_probabilities_sum_to_one(session: Session) -> None:
-    (log_probs,) = session(speech_like(16_000, 16_000, 1)[None], [16_000])
+    (log_probs,) = session.log_probs(speech_like(16_000, 16_000, 1)[None], np.array([16_000]))
     np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, atol=1e-5)
 
 
@@ -129,6 +129,6 @@ def test_onnx_reference_implementation_agrees_(authored: Author) -> None:
         ["log_probs", "frames"], {"waveform": waveform, "lengths": lengths}
     )
     for item, count, other in zip(
-        log_probs, frames, Session(graph.SerializeToString())(waveform, lengths.tolist()), strict=True
+        log_probs, frames, Session(graph.SerializeToString()).log_probs(waveform, lengths), strict=True
     ):
         np.testing.assert_allclose(item[:count], other, atol=1e-4)

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,27 @@ def test_a_reader_that_leaves_is_no_traceback(run: Run, tone_bundle: Path, recor
     done = subprocess.run(f"{command} --batch-size 1 | true", shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_a_full_disk_is_one_line(tone_bundle: Path, recordings: list[Path]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*COMMAND, "--model", str(tone_bundle), "--greedy", "--quiet", str(recordings[0])]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "asr-run: the output cannot be written (No space left on device); free some space or give another --output."
+    ]
+
+
+def test_names_that_are_no_text_and_any_locale(tone_bundle: Path, recordings: list[Path], tmp_path: Path) -> None:
+    names = [b"caf\xe9.wav", "naïve\nfile.wav".encode()]
+    for name in names:
+        shutil.copy(recordings[0], os.fsencode(tmp_path) + b"/" + name)
+    command = [*COMMAND, "--model", str(tone_bundle), "--greedy", "--quiet"]
+    done = subprocess.run([*command, *names], capture_output=True, cwd=tmp_path, env={**os.environ, "LC_ALL": "C"})
+    assert (done.returncode, done.stdout) == (0, b"".join(name + b"\thello\n" for name in names))
+    done = subprocess.run([*command, b"ab\nsent\xff"], capture_output=True, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
 def on_a_terminal(command: list[str], **environment: str) -> str:
