@@ -1,5 +1,6 @@
 """`.scorer` packages of DeepSpeech and Coqui as language models: the right words, or one typed sentence."""
 
+import itertools
 import math
 import struct
 from collections.abc import Callable
@@ -66,10 +67,11 @@ def package(
     out = lm + struct.pack("<iiBdd", TRIE, version, utf8, alpha, beta) + FST
     out += struct.pack("<iiQqqq", fst_version, flags, 0, start, len(states), count if arc_count is None else arc_count)
     align = (lambda data: data + bytes(-len(data) % 16)) if fst_version == 1 else bytes
-    out, first = align(out), 0
-    for final, arcs in states:
-        out += struct.pack("<fIIII", 0.0 if final else math.inf, first, len(arcs), 0, 0)
-        first += len(arcs)
+    firsts = itertools.accumulate((len(arcs) for _, arcs in states), initial=0)
+    out = align(out) + b"".join(
+        struct.pack("<fIIII", 0.0 if final else math.inf, first, len(arcs), 0, 0)
+        for (final, arcs), first in zip(states, firsts, strict=False)
+    )
     out = align(out)
     return out + b"".join(
         struct.pack("<iifi", label, label, 0.0, target) for _, arcs in states for label, target in arcs
@@ -112,13 +114,13 @@ def test_a_package_decodes_like_its_model_with_its_words(write: Callable[[bytes]
 def test_the_words_of_a_minimal_automaton_are_all_there() -> None:
     decoder = BeamSearchDecoder(TOKENS, language_model=SCORER)
     assert decoder.decode(spell("yet it was the vision"))[0].text == "yet it was the vision"
-    assert decoder.decode(emissions()[0])[0].text == "yet it was the vision which decided me as to my clear path of duty"
+    assert (
+        decoder.decode(emissions()[0])[0].text == "yet it was the vision which decided me as to my clear path of duty"
+    )
 
 
 @pytest.mark.parametrize(("fst_version", "flags"), [(1, 4), (1, 0), (2, 0)])
-def test_aligned_and_packed_automata_are_read(
-    write: Callable[[bytes], Path], fst_version: int, flags: int
-) -> None:
+def test_aligned_and_packed_automata_are_read(write: Callable[[bytes], Path], fst_version: int, flags: int) -> None:
     path = write(package(trie_of(["vision", "the"]), fst_version=fst_version, flags=flags))
     assert BeamSearchDecoder(TOKENS, language_model=path).decode(spell("the vision"))[0].text == "the vision"
 
@@ -157,9 +159,7 @@ def test_a_lexicon_of_ones_own_replaces_the_packed_words() -> None:
     ],
     ids=["short", "space last", "reversed", "no space"],
 )
-def test_a_wrong_alphabet_is_named(
-    tokens: list[str], reason: str, one_sentence: Callable[[str], None]
-) -> None:
+def test_a_wrong_alphabet_is_named(tokens: list[str], reason: str, one_sentence: Callable[[str], None]) -> None:
     with pytest.raises(DecoderError, match=reason) as error:
         BeamSearchDecoder(tokens, language_model=SCORER)
     assert "made for another alphabet" in str(error.value)
@@ -169,32 +169,32 @@ def test_a_wrong_alphabet_is_named(
 DOUBLING = [(False, [(2, i + 1), (3, i + 1)]) for i in range(200)] + [(False, [(1, 201)]), (True, [])]
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (package(trie_of(["the"]), utf8=1), "UTF-8 mode"),
-        (package(trie_of(["the"]), utf8=77), "header is damaged"),
-        (package(trie_of(["the"]), alpha=math.nan), "header is damaged"),
-        (package(trie_of(["the"]), alpha=-1), "header is damaged"),
-        (package(trie_of(["the"]), version=5), "its version is 5, wanted 6"),
-        (package(trie_of(["the"]), fst_version=9), "word list has version 9"),
-        (package(trie_of(["the"]), flags=7), "symbol tables"),
-        (package(trie_of(["the"]), start=-1), "empty or damaged"),
-        (package(trie_of(["the"]), start=99), "empty or damaged"),
-        (package(trie_of(["the"]), arc_count=-1), "longer than the file"),
-        (package(trie_of(["the"]), arc_count=3), "word list is damaged"),
-        (package([(False, [(2, 99)])]), "word list is damaged"),
-        (package([]), "empty or damaged"),
-        (package([(False, [])]), "word list is empty"),
-        (package([(True, [])]), "do not end in the space"),
-        (package([(False, [(2, 0)])]), "goes in a circle"),
-        (package([(False, [(2, 1)]), (False, [(3, 0), (1, 2)]), (True, [])]), "goes in a circle"),
-        (package(DOUBLING), "words without end"),
-        (package([(False, [(2, i + 1)]) for i in range(100_000)] + [(True, [])]), "do not end in the space"),
-        (LM, "does not carry its words"),
-        (LM[:5000], r"test\.scorer"),
-    ],
-)
+DAMAGED = [
+    (package(trie_of(["the"]), utf8=1), "UTF-8 mode"),
+    (package(trie_of(["the"]), utf8=77), "header is damaged"),
+    (package(trie_of(["the"]), alpha=math.nan), "header is damaged"),
+    (package(trie_of(["the"]), alpha=-1), "header is damaged"),
+    (package(trie_of(["the"]), version=5), "its version is 5, wanted 6"),
+    (package(trie_of(["the"]), fst_version=9), "word list has version 9"),
+    (package(trie_of(["the"]), flags=7), "symbol tables"),
+    (package(trie_of(["the"]), start=-1), "empty or damaged"),
+    (package(trie_of(["the"]), start=99), "empty or damaged"),
+    (package(trie_of(["the"]), arc_count=-1), "longer than the file"),
+    (package(trie_of(["the"]), arc_count=3), "word list is damaged"),
+    (package([(False, [(2, 99)])]), "word list is damaged"),
+    (package([]), "empty or damaged"),
+    (package([(False, [])]), "word list is empty"),
+    (package([(True, [])]), "do not end in the space"),
+    (package([(False, [(2, 0)])]), "goes in a circle"),
+    (package([(False, [(2, 1)]), (False, [(3, 0), (1, 2)]), (True, [])]), "goes in a circle"),
+    (package(DOUBLING), "words without end"),
+    (package([(False, [(2, i + 1)]) for i in range(100_000)] + [(True, [])]), "do not end in the space"),
+    (LM, "does not carry its words"),
+    (LM[:5000], r"test\.scorer"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), DAMAGED, ids=[reason for _, reason in DAMAGED])
 def test_a_damaged_package_is_one_sentence(
     write: Callable[[bytes], Path], content: bytes, reason: str, one_sentence: Callable[[str], None]
 ) -> None:
