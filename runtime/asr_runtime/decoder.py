@@ -38,7 +38,8 @@ class BeamConfig:
     repeated_spaces: a space may come again after a blank, or first, without a word between; False counts only
     alignments that have one space between words.
     n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
-    hot_words: phrase -> boost.
+    hot_words: word or phrase -> boost, added when it stands in the text (below 0: taken away); they need be
+        neither in the lexicon nor in the language model. Part of a boost counts while its phrase is being spelled.
     """
 
     beam_size: int = 100
@@ -75,6 +76,7 @@ class BeamConfig:
             raise DecoderError(f"got beta {self.beta}, wanted a finite number")
         if self.unknown_word_penalty == math.inf:
             raise DecoderError("got unknown_word_penalty inf, wanted a finite number, or -inf for lexicon words only")
+        _phrases(self.hot_words)
 
     def _options(self) -> _decoder.Options:
         options = _decoder.Options()
@@ -118,11 +120,16 @@ class BeamSearchDecoder:
         words = None if lexicon is None else _read_lexicon(lexicon)
         self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
 
-    def decode(self, log_probs: npt.ArrayLike) -> list[Hypothesis]:
-        """Natural-log probabilities [frames, tokens] -> up to n_best texts, best first (always at least one)."""
-        return self._decoder.decode(self._check(log_probs))
+    def decode(self, log_probs: npt.ArrayLike, *, hot_words: Mapping[str, float] | None = None) -> list[Hypothesis]:
+        """Natural-log probabilities [frames, tokens] -> up to n_best texts, best first (always at least one).
 
-    def decode_batch(self, log_probs: Iterable[npt.ArrayLike], threads: int = 1) -> list[list[Hypothesis]]:
+        hot_words: instead of those of the configuration.
+        """
+        return self._decoder.decode(self._check(log_probs), self._hot(hot_words))
+
+    def decode_batch(
+        self, log_probs: Iterable[npt.ArrayLike], threads: int = 1, *, hot_words: Mapping[str, float] | None = None
+    ) -> list[list[Hypothesis]]:
         """Many utterances on `threads` threads, without the GIL; the results are those of `decode`, in order."""
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise DecoderError(f"got threads {threads!r}, wanted a whole number from 1 on")
@@ -132,11 +139,14 @@ class BeamSearchDecoder:
                 arrays.append(self._check(item))
             except DecoderError as error:
                 raise DecoderError(f"item {index}: {error}") from None
-        return self._decoder.decode_batch(arrays, threads)
+        return self._decoder.decode_batch(arrays, threads, self._hot(hot_words))
 
-    def stream(self) -> Stream:
+    def stream(self, *, hot_words: Mapping[str, float] | None = None) -> Stream:
         """A search that is fed piece by piece; any cuts give what `decode` gives for the whole."""
-        return Stream(self)
+        return Stream(self, self._hot(hot_words))
+
+    def _hot(self, hot_words: Mapping[str, float] | None) -> list[tuple[str, float]]:
+        return _phrases(self.config.hot_words if hot_words is None else hot_words)
 
     def _check(self, log_probs: npt.ArrayLike) -> npt.NDArray[np.float32]:
         try:
@@ -156,9 +166,9 @@ class BeamSearchDecoder:
 class Stream:
     """One utterance in pieces: `feed` log-probabilities, look at `partial`, take `finish`."""
 
-    def __init__(self, decoder: BeamSearchDecoder) -> None:
+    def __init__(self, decoder: BeamSearchDecoder, hot_words: list[tuple[str, float]]) -> None:
         self._owner = decoder
-        self._stream = _decoder.Stream(decoder._decoder)
+        self._stream = _decoder.Stream(decoder._decoder, hot_words)
 
     def feed(self, log_probs: npt.ArrayLike) -> None:
         """The next frames, [frames, tokens]; a piece that is refused leaves the stream as it was."""
@@ -173,6 +183,17 @@ class Stream:
         return self._stream.finish()
 
 
+def _phrases(hot_words: Mapping[str, float]) -> list[tuple[str, float]]:
+    phrases = []
+    for phrase, boost in hot_words.items():
+        if not isinstance(phrase, str) or not phrase.split():
+            raise DecoderError(f"got the hot word {phrase!r}, wanted a word or phrase")
+        if not isinstance(boost, (int, float, np.floating, np.integer)) or not math.isfinite(boost):
+            raise DecoderError(f"got the boost {boost!r} for the hot word {phrase!r}, wanted a finite number")
+        phrases.append((" ".join(phrase.split()), float(boost)))
+    return phrases
+
+
 def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
         raise DecoderError("tokens must be a sequence of strings, one for each column of the log-probabilities")
@@ -184,17 +205,17 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(tokens)
 
 
-def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> list[str]:
-    if not isinstance(lexicon, (str, os.PathLike)):
-        words = list(lexicon)
-    else:
+def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> str:
+    """The words, one a line."""
+    if isinstance(lexicon, (str, os.PathLike)):
         try:
-            words = Path(lexicon).read_text(encoding="utf-8").split()
+            words = Path(lexicon).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise DecoderError(
-                f"cannot read the lexicon '{os.fspath(lexicon)}': {reason}; wanted words, one a line"
-            ) from None
-    if not words:
+            name = os.fspath(lexicon)
+            raise DecoderError(f"cannot read the lexicon '{name}': {reason}; wanted words, one a line") from None
+    else:
+        words = "\n".join(lexicon)
+    if not words.strip():
         raise DecoderError("the lexicon has no words; give some, or None for those of the language model")
     return words

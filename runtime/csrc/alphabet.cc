@@ -26,6 +26,7 @@ size_t utf8_length(std::string_view text) {
 }
 
 Alphabet::Alphabet(const std::vector<std::string>& tokens, int blank) {
+  ascii_codes_.fill(0xFF);
   find_blank(tokens, blank);
   read_pieces(tokens);
   assign_codes();
@@ -89,6 +90,9 @@ void Alphabet::assign_codes() {
     }
   }
   for (size_t reach = 32; reach < order.size(); reach *= 32) ++codes_per_character_;
+  for (size_t i = 0; i < order.size() && codes_per_character_ == 1; ++i) {
+    if (order[i].size() == 1) ascii_codes_[static_cast<unsigned char>(order[i][0])] = static_cast<uint8_t>(i);
+  }
   for (Token& token : tokens_) {
     std::string codes;
     encode(token.text, &codes);
@@ -100,6 +104,12 @@ void Alphabet::assign_codes() {
 
 bool Alphabet::encode(std::string_view word, std::string* codes) const {
   while (!word.empty()) {
+    const uint8_t ascii = ascii_codes_[static_cast<unsigned char>(word[0])];
+    if (ascii < 32) {
+      codes->push_back(static_cast<char>(ascii));
+      word.remove_prefix(1);
+      continue;
+    }
     const size_t length = utf8_length(word);
     const auto found = characters_.find(std::string(word.substr(0, length)));
     if (found == characters_.end()) return false;

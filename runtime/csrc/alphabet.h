@@ -1,6 +1,7 @@
 // The tokens of an acoustic model, as the search sees them: letters to spell and places where words begin.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -44,6 +45,7 @@ class Alphabet {
   std::vector<Token> tokens_;
   std::vector<uint8_t> codes_;
   std::unordered_map<std::string, uint32_t> characters_;
+  std::array<uint8_t, 256> ascii_codes_;  // the code of a one-byte character that takes one code; otherwise 0xFF
   uint32_t codes_per_character_ = 1;
   uint32_t blank_ = 0;
   uint32_t space_ = kNone;

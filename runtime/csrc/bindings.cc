@@ -32,16 +32,22 @@ void check(const asr::Emissions& emissions, size_t tokens, size_t first_frame = 
   if (!fault.empty()) throw asr::DecoderError(fault);
 }
 
-std::vector<asr::Result> decode(asr::Decoder& decoder, const LogProbs& array) {
+using Phrases = std::vector<std::pair<std::string, double>>;
+
+std::shared_ptr<const asr::HotWords> hot_words(const asr::SearchModel& model, const Phrases& phrases) {
+  return phrases.empty() ? nullptr : std::make_shared<const asr::HotWords>(model.alphabet, phrases);
+}
+
+std::vector<asr::Result> decode(asr::Decoder& decoder, const LogProbs& array, const Phrases& phrases) {
   const size_t tokens = decoder.model().alphabet.size();
   const asr::Emissions emissions = view(array, tokens);
   const nb::gil_scoped_release release;
   check(emissions, tokens);
-  return decoder.decode(emissions);
+  return decoder.decode(emissions, hot_words(decoder.model(), phrases));
 }
 
 std::vector<std::vector<asr::Result>> decode_batch(asr::Decoder& decoder, const std::vector<LogProbs>& arrays,
-                                                   unsigned threads) {
+                                                   unsigned threads, const Phrases& phrases) {
   const size_t tokens = decoder.model().alphabet.size();
   std::vector<asr::Emissions> batch;
   for (const LogProbs& array : arrays) batch.push_back(view(array, tokens));
@@ -50,12 +56,14 @@ std::vector<std::vector<asr::Result>> decode_batch(asr::Decoder& decoder, const 
     const std::string fault = asr::fault_of(batch[i], tokens);
     if (!fault.empty()) throw asr::DecoderError("item " + std::to_string(i) + ": " + fault);
   }
-  return decoder.decode_batch(batch, threads);
+  return decoder.decode_batch(batch, threads, hot_words(decoder.model(), phrases));
 }
 
 // A search and what it reads; frames are counted for error messages.
 struct Stream {
-  explicit Stream(const asr::Decoder& decoder) : model(decoder.shared_model()), search(*model) {}
+  Stream(const asr::Decoder& decoder, const Phrases& phrases) : model(decoder.shared_model()), search(*model) {
+    search.reset(hot_words(*model, phrases));
+  }
 
   void feed(const LogProbs& array) {
     const asr::Emissions emissions = view(array, model->alphabet.size());
@@ -92,7 +100,7 @@ void bind_results(nb::module_& m) {
       .def(
           "__init__",
           [](asr::WordResult* self, std::string text, uint32_t start, uint32_t end, double confidence) {
-            new (self) asr::WordResult{std::move(text), start, end, confidence, 0};
+            new (self) asr::WordResult{std::move(text), start, end, confidence};
           },
           "text"_a, "start"_a, "end"_a, "confidence"_a)
       .def_ro("text", &asr::WordResult::text)
@@ -135,8 +143,8 @@ void bind_results(nb::module_& m) {
 }
 
 void make_decoder(asr::Decoder* self, const std::vector<std::string>& tokens, int blank,
-                  const std::optional<std::string>& language_model,
-                  const std::optional<std::vector<std::string>>& lexicon, const asr::Options& options) {
+                  const std::optional<std::string>& language_model, const std::optional<std::string>& lexicon,
+                  const asr::Options& options) {
   std::shared_ptr<const asr::SearchModel> model;
   {
     const nb::gil_scoped_release release;
@@ -178,11 +186,11 @@ NB_MODULE(_decoder, m) {
       .def_rw("n_best", &asr::Options::n_best);
   nb::class_<asr::Decoder>(m, "Decoder")
       .def("__init__", make_decoder, "tokens"_a, "blank"_a, "language_model"_a.none(), "lexicon"_a.none(), "options"_a)
-      .def("decode", decode, "log_probs"_a)
-      .def("decode_batch", decode_batch, "log_probs"_a, "threads"_a);
+      .def("decode", decode, "log_probs"_a, "hot_words"_a)
+      .def("decode_batch", decode_batch, "log_probs"_a, "threads"_a, "hot_words"_a);
   m.def("scorer_weights", read_scorer_weights, "path"_a);
   nb::class_<Stream>(m, "Stream")
-      .def(nb::init<const asr::Decoder&>(), "decoder"_a)
+      .def(nb::init<const asr::Decoder&, const Phrases&>(), "decoder"_a, "hot_words"_a)
       .def("feed", &Stream::feed, "log_probs"_a)
       .def("partial", [](const Stream& s) { return s.search.partial(); })
       .def("finish", [](const Stream& s) { return s.search.finish(); });

@@ -55,7 +55,6 @@ std::unique_ptr<PrefixBeamSearch> Decoder::take() {
   if (idle_.empty()) return std::make_unique<PrefixBeamSearch>(*model_);
   auto search = std::move(idle_.back());
   idle_.pop_back();
-  search->reset();
   return search;
 }
 
@@ -64,22 +63,24 @@ void Decoder::give_back(std::unique_ptr<PrefixBeamSearch> search) {
   idle_.push_back(std::move(search));
 }
 
-std::vector<Result> Decoder::decode(const Emissions& emissions) {
+std::vector<Result> Decoder::decode(const Emissions& emissions, const std::shared_ptr<const HotWords>& hot_words) {
   auto search = take();
+  search->reset(hot_words);
   search->feed(emissions.log_probs, emissions.frames);
   auto results = search->finish();
   give_back(std::move(search));
   return results;
 }
 
-std::vector<std::vector<Result>> Decoder::decode_batch(const std::vector<Emissions>& batch, unsigned threads) {
+std::vector<std::vector<Result>> Decoder::decode_batch(const std::vector<Emissions>& batch, unsigned threads,
+                                                       const std::shared_ptr<const HotWords>& hot_words) {
   std::vector<std::vector<Result>> results(batch.size());
   std::vector<std::exception_ptr> failures(batch.size());
   std::atomic<size_t> next{0};
   const auto work = [&] {
     for (size_t i = next++; i < batch.size(); i = next++) {
       try {
-        results[i] = decode(batch[i]);
+        results[i] = decode(batch[i], hot_words);
       } catch (...) {
         failures[i] = std::current_exception();
       }

@@ -25,8 +25,9 @@ class Decoder {
 
   const SearchModel& model() const { return *model_; }
   std::shared_ptr<const SearchModel> shared_model() const { return model_; }
-  std::vector<Result> decode(const Emissions& emissions);
-  std::vector<std::vector<Result>> decode_batch(const std::vector<Emissions>& batch, unsigned threads);
+  std::vector<Result> decode(const Emissions& emissions, const std::shared_ptr<const HotWords>& hot_words);
+  std::vector<std::vector<Result>> decode_batch(const std::vector<Emissions>& batch, unsigned threads,
+                                                const std::shared_ptr<const HotWords>& hot_words);
 
  private:
   std::unique_ptr<PrefixBeamSearch> take();

@@ -19,13 +19,21 @@ class Lexicon {
     float step = 1.0f;      // exp(look_ahead(this) - look_ahead(parent))
   };
 
+  // Words to build from: their codes one after the other in `codes`.
   struct Entry {
-    std::string codes;
-    uint32_t word;
+    uint64_t head;  // the first ten codes, to sort by
+    uint32_t begin, length, word;
     float look_ahead;  // natural log, already weighted
   };
+  struct Words {
+    std::string codes;
+    std::vector<Entry> entries;
+    // Takes the codes that were appended to `codes` since the last word.
+    void add(uint32_t word, float look_ahead);
+  };
 
-  explicit Lexicon(std::vector<Entry> entries, float floor);
+  // floor: what any spelling is worth at least (the look-ahead of an unknown word; -inf in a closed vocabulary).
+  Lexicon(Words words, float floor);
 
   const Node& operator[](uint32_t node) const { return nodes_[node]; }
   float look_ahead(uint32_t node) const { return look_ahead_[node]; }
@@ -40,7 +48,7 @@ class Lexicon {
   }
 
  private:
-  void build(const std::vector<Entry>& entries);
+  void build(const Words& words);
   void set_steps(float floor);
 
   std::vector<Node> nodes_;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "hot_words.h"
 #include "search_model.h"
 
 namespace asr {
@@ -14,7 +16,6 @@ struct WordResult {
   uint32_t start = 0;  // first frame
   uint32_t end = 0;    // frame after the last
   double confidence = 0.0;
-  uint32_t last_node = 0;  // of the search; where the spelling ends
 };
 
 struct Result {
@@ -29,7 +30,8 @@ class PrefixBeamSearch {
  public:
   explicit PrefixBeamSearch(const SearchModel& model);
 
-  void reset();
+  // Begins a new utterance. hot_words: null for none.
+  void reset(std::shared_ptr<const HotWords> hot_words = nullptr);
   // log_probs: [frames, tokens], row by row; every row has a finite value.
   void feed(const float* log_probs, size_t frames);
   std::vector<Result> finish() const { return results(Ending::kComplete, model_.options.n_best); }
@@ -38,8 +40,9 @@ class PrefixBeamSearch {
 
  private:
   static constexpr uint32_t kNone = 0xFFFFFFFF;
-  static constexpr uint32_t kOpen = 0xFFFFFFFE;     // a spelling that has left the lexicon
-  static constexpr uint32_t kUnknown = 0xFFFFFFFD;  // a closed word that is not in the lexicon
+  static constexpr uint32_t kOpen = 0xFFFFFFFE;        // a spelling that has left the lexicon
+  static constexpr uint32_t kUnknown = 0xFFFFFFFD;     // a closed word that is not in the lexicon
+  static constexpr uint32_t kUnknownHot = 0xFFFFFFFC;  // the same, and a hot word
   static constexpr uint32_t kRoot = 0;
 
   // A prefix: its token and what is known for good. Only prefixes that are alive, or that some living one extends,
@@ -53,6 +56,9 @@ class PrefixBeamSearch {
     uint32_t closed_word;  // the word that this token closed: the language model's index, kUnknown, kNone
     uint32_t entered;      // frame of the heaviest arrival
     uint32_t parent_exit;  // where the parent's token ended at that arrival
+    float trust;           // of the word that this token closed: the share of the merged prefixes that have it, too
+    uint32_t depth;        // tokens from the root
+    uint32_t spelling;     // of the word that this token closed, to tell words apart; kNone
   };
 
   // A living prefix. Weights are linear and hold the language model: weight of the alignments that end in the blank,
@@ -65,6 +71,9 @@ class PrefixBeamSearch {
     uint32_t children;  // of the place in the lexicon, as in Lexicon::Node
     uint32_t first;
     uint32_t node, token, trie, exit;
+    uint32_t hot;       // place in the hot words
+    float merged;       // weight of all prefixes that this one stands for, over its own
+    double hot_credit;  // what hot words have added to the weight (natural log)
   };
 
   // A prefix that may enter the beam in this frame.
@@ -72,7 +81,12 @@ class PrefixBeamSearch {
     double weight, edge;
     uint64_t state, future;
     uint32_t slot, token, trie, closed_word;
+    uint32_t hot;
+    uint32_t spelling;  // as in Node
+    float merged;
+    double hot_gain;
     uint32_t new_state;  // index into new_states_, or kNone: the parent's
+    float trust;         // as in Node
   };
 
   struct Expansion {  // a token above the floor
@@ -93,8 +107,8 @@ class PrefixBeamSearch {
   };
 
   struct Step {  // what following a token does to a prefix
-    uint32_t trie, closed_word, new_state;
-    double edge;
+    uint32_t trie, closed_word, new_state, hot, spelling;
+    double edge, hot_gain;
   };
 
   struct Final {
@@ -114,29 +128,41 @@ class PrefixBeamSearch {
   void add_candidate(Candidate candidate, double* cut);
   bool follow(uint32_t slot, uint32_t token, Step* step);
   bool spell(const Token& token, Step* step) const;
-  bool close_word(uint32_t trie, uint32_t node, Step* step);
+  bool close_word(uint32_t node, Step* step);
   void add_token_unit(uint32_t token, uint32_t node, Step* step);
   bool has_living_child(uint32_t slot, uint32_t token) const;
   void merge_equal_futures();
   bool merge_into(uint32_t winner, uint32_t loser);
+  void doubt(uint32_t winner, uint32_t loser, double share);
+  void different_words(uint32_t node, uint32_t other, uint32_t last, std::vector<uint32_t>* closing) const;
+  float& merged_of(uint32_t index);
+  double hot_credit_of(uint32_t index) const;
   void select();
   double cut_to_beam_size(double cut);
   void compact(double cut, size_t old_size);
   void admit(const Candidate& candidate);
   void renormalise();
-  uint32_t child_of(uint32_t node, uint32_t token) const;
+  uint32_t child_of(uint32_t node, uint32_t token) const {
+    uint32_t child = nodes_[node].first_child;
+    while (child != kNone && nodes_[child].token != token) child = nodes_[child].next_sibling;
+    return child;
+  }
   uint32_t new_node(uint32_t parent, const Candidate& candidate);
   void release(uint32_t node);
   const CacheEntry& score(uint32_t state_node, uint32_t word) const;
-  double word_weight(uint32_t trie, double log_probability) const;
-  uint32_t word_at(uint32_t trie) const;
+  double word_weight(uint32_t trie, uint32_t word, double log_probability) const;
+  uint32_t word_at(uint32_t trie, uint32_t hot) const;
+  double look_ahead(uint32_t trie) const;
+  uint32_t spelling_of(uint32_t node, uint32_t trie) const;
+  double hot_end(const Slot& slot) const;
+  static uint32_t lm_index(uint32_t word) { return word >= kUnknownHot && word != kNone ? 0 : word; }
 
   std::vector<Result> results(Ending ending, uint32_t n_best) const;
   std::vector<Final> finals(Ending ending) const;
-  double final_factor(uint32_t slot, bool drop_unfinished) const;
+  double final_factor(const Slot& slot, bool drop_unfinished) const;
   std::vector<uint32_t> path_to(uint32_t node, bool tokens) const;
   Result trace(const Final& final, Ending ending) const;
-  void set_scores(const std::vector<uint32_t>& path, uint32_t trie, Ending ending, Result* result) const;
+  void set_scores(const std::vector<uint32_t>& path, const Slot& slot, Ending ending, Result* result) const;
   void set_confidences(const std::vector<Final>& all, const Final& best, Result* result) const;
 
   const SearchModel& model_;
@@ -151,6 +177,7 @@ class PrefixBeamSearch {
 
   uint32_t frame_ = 0;
   double log_scale_ = 0.0;
+  std::shared_ptr<const HotWords> hot_words_;
   std::vector<float> p_;  // probability of each token in this frame over that of the likeliest; one 0 at the end
   std::vector<Expansion> expansions_;  // likeliest first
   double best_ = 0.0;                  // heaviest prefix of this frame
@@ -163,6 +190,7 @@ class PrefixBeamSearch {
   std::vector<uint32_t> dropped_;
   std::vector<MergeEntry> merges_;
   uint32_t merge_stamp_ = 0;
+  mutable std::vector<uint32_t> different_, other_words_;
   mutable std::vector<CacheEntry> cache_;
 };
 

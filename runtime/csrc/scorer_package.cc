@@ -144,8 +144,8 @@ struct Amount {
 class WordReader {
  public:
   WordReader(const std::string& path, const Automaton& automaton, const std::vector<std::string>& tokens,
-             const Alphabet& alphabet)
-      : path_(path), automaton_(automaton), amounts_(automaton.size()) {
+             const Alphabet& alphabet, const LanguageModel& lm)
+      : path_(path), automaton_(automaton), lm_(lm), amounts_(automaton.size()) {
     for (size_t i = 0; i < tokens.size(); ++i) {
       if (i == alphabet.space()) space_ = static_cast<int32_t>(spellings_.size()) + 1;
       if (i != alphabet.blank()) spellings_.push_back(tokens[i]);
@@ -153,12 +153,16 @@ class WordReader {
     if (space_ == 0) refuse_alphabet(path, "its words end in a space, and no token is a space");
   }
 
-  std::vector<std::string> words() {
+  std::string words() {
     count();
     const Amount& all = amounts_[automaton_.start()];
     if (all.words == 0.0) refuse(path_, "its word list is empty");
     if (all.letters > kMostLetters) refuse(path_, "its word list is damaged: it spells words without end");
     spell();
+    if (known_ * 2 < all.words) {
+      refuse_alphabet(path_, "its own language model knows only " + std::to_string(known_) + " of its " +
+                                 std::to_string(static_cast<size_t>(all.words)) + " words");
+    }
     return std::move(words_);
   }
 
@@ -225,14 +229,18 @@ class WordReader {
       if (labels[i] == space_) refuse_alphabet(path_, "its words have spaces inside");
       word += spellings_[label - 1];
     }
-    words_.push_back(std::move(word));
+    known_ += lm_.index(word) != 0;
+    words_ += word += '\n';
   }
 
   const std::string& path_;
   const Automaton& automaton_;
+  const LanguageModel& lm_;
   std::vector<Amount> amounts_;
-  std::vector<std::string> spellings_, words_;
+  std::vector<std::string> spellings_;
+  std::string words_;
   int32_t space_ = 0;
+  size_t known_ = 0;
 };
 
 // A package holds a KenLM binary without its words; this spares other language models the search below.
@@ -271,22 +279,15 @@ std::optional<ScorerWeights> scorer_weights(const std::string& path) {
   return read_header(path, file.bytes(), header);
 }
 
-std::vector<std::string> scorer_words(const std::string& path, const std::vector<std::string>& tokens,
-                                      const Alphabet& alphabet, const LanguageModel& lm) {
+std::string scorer_words(const std::string& path, const std::vector<std::string>& tokens, const Alphabet& alphabet,
+                         const LanguageModel& lm) {
   const File file(path);
   const size_t header = find_header(file.bytes());
   if (header == std::string_view::npos)
     throw DecoderError("the language model '" + path + "' does not carry its words; give the word list as `lexicon`");
   read_header(path, file.bytes(), header);
   const Automaton automaton(path, file.bytes(), header + kHeaderBytes);
-  std::vector<std::string> words = WordReader(path, automaton, tokens, alphabet).words();
-  size_t known = 0;
-  for (const std::string& word : words) known += lm.index(word) != 0;
-  if (known * 2 < words.size()) {
-    refuse_alphabet(path, "its own language model knows only " + std::to_string(known) + " of its " +
-                              std::to_string(words.size()) + " words");
-  }
-  return words;
+  return WordReader(path, automaton, tokens, alphabet, lm).words();
 }
 
 }  // namespace asr

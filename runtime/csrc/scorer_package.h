@@ -20,9 +20,9 @@ struct ScorerWeights {
 // taken from.
 std::optional<ScorerWeights> scorer_weights(const std::string& path);
 
-// The words of the package, spelled with tokens. Throws DecoderError for a file that is no package, or damaged, or made
-// for other tokens: then its words cannot be spelled or are strangers to its own language model.
-std::vector<std::string> scorer_words(const std::string& path, const std::vector<std::string>& tokens,
-                                      const Alphabet& alphabet, const LanguageModel& lm);
+// The words of the package, spelled with tokens, one a line. Throws DecoderError for a file that is no package, or
+// damaged, or made for other tokens: then its words cannot be spelled or are strangers to its own language model.
+std::string scorer_words(const std::string& path, const std::vector<std::string>& tokens, const Alphabet& alphabet,
+                         const LanguageModel& lm);
 
 }  // namespace asr

@@ -16,13 +16,25 @@ std::unique_ptr<LanguageModel> load(const std::string* path, bool keep_words) {
   return path ? std::make_unique<LanguageModel>(*path, keep_words) : nullptr;
 }
 
+template <typename Visit>
+void each_of(std::string_view words, Visit visit) {
+  constexpr std::string_view kSpaces = " \t\r\n\v\f";
+  while (true) {
+    words.remove_prefix(std::min(words.find_first_not_of(kSpaces), words.size()));
+    if (words.empty()) return;
+    const size_t end = std::min(words.find_first_of(kSpaces), words.size());
+    visit(words.substr(0, end));
+    words.remove_prefix(end);
+  }
+}
+
 }  // namespace
 
 SearchModel::SearchModel(const std::vector<std::string>& tokens, int blank, const std::string* language_model,
-                         const std::vector<std::string>* words, const Options& settings)
+                         const std::string* words, const Options& settings)
     : alphabet(tokens, blank), options(settings), lm(load(language_model, words == nullptr)) {
   if (lm) read_token_units();
-  std::vector<std::string> packed;
+  std::string packed;
   if (lm && words == nullptr && !lm->has_words()) {
     packed = scorer_words(*language_model, tokens, alphabet, *lm);
     words = &packed;
@@ -63,7 +75,7 @@ float SearchModel::unigram(uint32_t word) const {
   return lm->score(lm->no_context(), word, &state);
 }
 
-void SearchModel::build_lexicon(const std::vector<std::string>* words) {
+void SearchModel::build_lexicon(const std::string* words) {
   const bool from_lm = words == nullptr && lm && !scores_tokens;
   open = std::isfinite(options.unknown_word_penalty);
   if (!words && !from_lm) {
@@ -71,27 +83,32 @@ void SearchModel::build_lexicon(const std::vector<std::string>* words) {
     return;
   }
   const bool look = options.look_ahead && lm && !scores_tokens;
-  if (open && look) open_look_ahead = static_cast<float>(options.alpha * unigram(0) + options.unknown_word_penalty);
-  std::vector<Lexicon::Entry> entries;
+  if (look) {
+    // Without a penalty in a closed vocabulary, where only hot words leave the lexicon.
+    open_look_ahead = static_cast<float>(options.alpha * unigram(0) + (open ? options.unknown_word_penalty : 0.0));
+  }
+  Lexicon::Words spelled;
   const auto add = [&](std::string_view word, uint32_t index) {
-    Lexicon::Entry entry{{}, index, 0.0f};
-    if (word.empty() || !alphabet.encode(word, &entry.codes)) return false;
-    if (look) entry.look_ahead = static_cast<float>(options.alpha) * unigram(index);
-    entries.push_back(std::move(entry));
+    const size_t before = spelled.codes.size();
+    if (word.empty() || !alphabet.encode(word, &spelled.codes)) {
+      spelled.codes.resize(before);
+      return false;
+    }
+    spelled.add(index, look ? static_cast<float>(options.alpha) * unigram(index) : 0.0f);
     return true;
   };
   if (from_lm) {
-    lm->each_word([&](std::string_view word, uint32_t index) { add(word, index); });
+    lm->each_word(add);
   } else {
-    for (const std::string& word : *words) {
+    each_of(*words, [&](std::string_view word) {
       if (!add(word, lm && !scores_tokens ? lm->index(word) : 0)) {
-        throw DecoderError("the lexicon's word '" + word +
+        throw DecoderError("the lexicon's word '" + std::string(word) +
                            "' cannot be spelled with the tokens; leave it out or add tokens");
       }
-    }
+    });
   }
-  if (entries.empty()) throw DecoderError("no word of the lexicon can be spelled with the tokens");
-  lexicon = std::make_unique<Lexicon>(std::move(entries), open ? open_look_ahead : kImpossible);
+  if (spelled.entries.empty()) throw DecoderError("no word of the lexicon can be spelled with the tokens");
+  lexicon = std::make_unique<Lexicon>(std::move(spelled), open ? open_look_ahead : kImpossible);
 }
 
 }  // namespace asr

@@ -26,8 +26,9 @@ struct Options {
 };
 
 struct SearchModel {
+  // words: the lexicon, one word a line; null takes the language model's.
   SearchModel(const std::vector<std::string>& tokens, int blank, const std::string* language_model,
-              const std::vector<std::string>* words, const Options& options);
+              const std::string* words, const Options& options);
 
   Alphabet alphabet;
   Options options;
@@ -40,7 +41,7 @@ struct SearchModel {
 
  private:
   void read_token_units();
-  void build_lexicon(const std::vector<std::string>* words);
+  void build_lexicon(const std::string* words);
   float unigram(uint32_t word) const;
 };
 

@@ -105,11 +105,15 @@ def test_weights_may_be_reset(alphabet: Alphabet) -> None:
     assert ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer) == before
 
 
-def test_hot_words_reach_the_search_weighted_by_alpha(alphabet: Alphabet, scorer: Scorer) -> None:
-    ctc_beam_search_decoder(utterances()[0], alphabet, 50, scorer=scorer, hot_words={"vision": 4.0})
-    assert scorer._decoders._recent[0].config.hot_words == {"vision": 3.0}
+def test_hot_words_count_with_alpha_where_they_stand(alphabet: Alphabet, scorer: Scorer) -> None:
+    probs = utterances()[0]
+    ((score, text),) = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer)
+    found = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer, hot_words={"vision": 4.0})
+    assert found == [(pytest.approx(score + 0.75 * 4.0, abs=0.05), text)]
+    ((_, changed),) = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer, hot_words={"vision": -100.0})
+    assert "vision" in text and "vision" not in changed
     with pytest.warns(UserWarning, match="without a scorer"):
-        ctc_beam_search_decoder(utterances()[0], alphabet, 50, hot_words={"vision": 4.0})
+        ctc_beam_search_decoder(probs, alphabet, 50, hot_words={"vision": 4.0})
 
 
 def test_the_alphabet_encodes_and_decodes(tmp_path: Path, alphabet: Alphabet) -> None:

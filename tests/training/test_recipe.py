@@ -66,6 +66,9 @@ def test_the_architecture_chooses_the_table_of_the_model(tmp_path: Path) -> None
         (('train = [{ path = "train.jsonl" }]', ""), "train"),
         (('[{ path = "train.jsonl" }]', '[{ file = "train.jsonl" }]'), "file"),
         (("[model]", "[model"), "TOML"),
+        (("[model]", "[features]\nwindow = 399\n[model]"), "window"),
+        (("[model]", "[features]\nhigh_hz = 9000.0\n[model]"), "9000"),
+        (("[model]", "[features]\nhop = 0\n[model]"), "hop"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence_that_names_the_fault(

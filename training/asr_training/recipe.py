@@ -193,7 +193,19 @@ def check(recipe: Recipe) -> Recipe:
         raise RecipeError(f"[model]: width {model.width} is not a multiple of twice the {model.heads} heads")
     if len(set(recipe.data.alphabet)) != len(recipe.data.alphabet):
         raise RecipeError("[data]: the alphabet names a character twice; name each once")
+    check_features(recipe.features)
     return recipe
+
+
+def check_features(features: Features) -> None:
+    """Refuse a front end that cannot be computed."""
+    if features.window % 2 or not 0 < features.window <= features.fft:
+        raise RecipeError(f"[features]: window is {features.window}; take an even number up to fft, {features.fft}")
+    if not 0 <= features.low_hz < features.high_hz <= features.sample_rate / 2:
+        bounds = f"{features.low_hz} to {features.high_hz} Hz"
+        raise RecipeError(f"[features]: the bands go from {bounds}; stay within half of {features.sample_rate} Hz")
+    if min(features.hop, features.mels) < 1:
+        raise RecipeError(f"[features]: hop is {features.hop} and mels {features.mels}; take 1 or more")
 
 
 def read_recipe(name_or_path: str) -> Recipe:

@@ -137,7 +137,7 @@ def ctc_beam_search_decoder(
     """
     with value_errors():
         search = _Search(alphabet, beam_size, cutoff_prob, cutoff_top_n, scorer, hot_words, num_results)
-        return search.results(search.decoder.decode(search.log_probs(probs_seq)))
+        return search.results(search.decoder.decode(search.log_probs(probs_seq), hot_words=search.hot_words))
 
 
 def ctc_beam_search_decoder_batch(
@@ -165,7 +165,8 @@ def ctc_beam_search_decoder_batch(
             search.log_probs(_cut(item, length, index))
             for index, (item, length) in enumerate(zip(probs_seq, lengths, strict=True))
         ]
-        return [search.results(found) for found in search.decoder.decode_batch(items, threads=num_processes)]
+        batch = search.decoder.decode_batch(items, threads=num_processes, hot_words=search.hot_words)
+        return [search.results(found) for found in batch]
 
 
 class _Search:
@@ -198,8 +199,9 @@ class _Search:
             look_ahead=False,
             repeated_spaces=False,
             n_best=max(num_results, 2),  # 1 lets the search merge hypotheses, which ds_ctcdecoder does not
-            hot_words={word: boost * scorer.alpha for word, boost in hot_words.items()} if hot_words and scorer else {},
         )
+        boosts = hot_words.items() if hot_words and scorer else ()
+        self.hot_words = {word: boost * scorer.alpha for word, boost in boosts} if scorer else {}
         self.private = alphabet if scorer is None else None
         self.decoder = _without_words(alphabet, config, hot_words) if scorer is None else scorer.decoder(config)
         if scorer and scorer.labels != alphabet.labels:

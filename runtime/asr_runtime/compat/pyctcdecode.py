@@ -56,7 +56,7 @@ class BeamSearchDecoderCTC:
         self._unk_score_offset, self._lm_score_boundary = unk_score_offset, lm_score_boundary
         self._decoders = RecentDecoders(self._build)
         with value_errors():
-            self._decoders.get(self._config(100, -10.0, -5.0, None, 10.0))
+            self._decoders.get(self._config(100, -10.0, -5.0))
 
     def reset_params(
         self,
@@ -84,8 +84,9 @@ class BeamSearchDecoderCTC:
         """The best text."""
         _refuse_state(lm_start_state)
         with value_errors():
-            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight)
-            return self._decoders.get(config).decode(self._log_probs(logits))[0].text
+            config = self._config(beam_width, beam_prune_logp, token_min_logp)
+            hot_words = _boosts(hotwords, hotword_weight)
+            return self._decoders.get(config).decode(self._log_probs(logits), hot_words=hot_words)[0].text
 
     def decode_beams(
         self,
@@ -104,8 +105,9 @@ class BeamSearchDecoderCTC:
         """
         _refuse_state(lm_start_state)
         with value_errors():
-            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, beam_width)
-            found = self._decoders.get(config).decode(self._log_probs(logits))
+            config = self._config(beam_width, beam_prune_logp, token_min_logp, beam_width)
+            hot_words = _boosts(hotwords, hotword_weight)
+            found = self._decoders.get(config).decode(self._log_probs(logits), hot_words=hot_words)
         beams = _beams(found, beam_prune_logp)
         return [(text, None, frames, acoustic_score, score) for text, frames, acoustic_score, score in beams]
 
@@ -121,8 +123,11 @@ class BeamSearchDecoderCTC:
     ) -> list[str]:
         """The best text of each; with a pool on all processors, as threads: its processes are left alone."""
         with value_errors():
-            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight)
-            return [found[0].text for found in self._decode_many(pool, logits_list, config)]
+            config = self._config(beam_width, beam_prune_logp, token_min_logp)
+            return [
+                found[0].text
+                for found in self._decode_many(pool, logits_list, config, _boosts(hotwords, hotword_weight))
+            ]
 
     def decode_beams_batch(
         self,
@@ -137,23 +142,28 @@ class BeamSearchDecoderCTC:
     ) -> list[list[OutputBeamMPSafe]]:
         """The beams of each, without the language model's state; threads as in `decode_batch`."""
         with value_errors():
-            config = self._config(beam_width, beam_prune_logp, token_min_logp, hotwords, hotword_weight, beam_width)
-            return [_beams(found, beam_prune_logp) for found in self._decode_many(pool, logits_list, config)]
+            config = self._config(beam_width, beam_prune_logp, token_min_logp, beam_width)
+            return [
+                _beams(found, beam_prune_logp)
+                for found in self._decode_many(pool, logits_list, config, _boosts(hotwords, hotword_weight))
+            ]
 
     def _decode_many(
-        self, pool: object, logits_list: Iterable[npt.NDArray[np.floating]], config: BeamConfig
+        self,
+        pool: object,
+        logits_list: Iterable[npt.NDArray[np.floating]],
+        config: BeamConfig,
+        hot_words: dict[str, float],
     ) -> list[list[Hypothesis]]:
         threads = 1 if pool is None else os.cpu_count() or 1
         items = [self._log_probs(logits) for logits in logits_list]
-        return self._decoders.get(config).decode_batch(items, threads=threads)
+        return self._decoders.get(config).decode_batch(items, threads=threads, hot_words=hot_words)
 
     def _config(
         self,
         beam_width: int,
         beam_prune_logp: float,
         token_min_logp: float,
-        hotwords: Iterable[str] | None,
-        hotword_weight: float,
         n_best: int = 2,
     ) -> BeamConfig:
         has_lm = self._language_model is not None
@@ -166,7 +176,6 @@ class BeamSearchDecoderCTC:
             unknown_word_penalty=self._alpha * math.log(10) * self._unk_score_offset if has_lm else 0.0,
             end_of_sentence=self._lm_score_boundary,
             n_best=max(n_best, 2),  # 1 lets the search merge hypotheses: another text than the first beam's, at times
-            hot_words={word: hotword_weight for phrase in hotwords or () for word in phrase.split()},
         )
 
     def _build(self, config: BeamConfig) -> BeamSearchDecoder:
@@ -223,6 +232,11 @@ def _beams(found: Iterable[Hypothesis], beam_prune_logp: float) -> list[OutputBe
         frames = [(word.text, (word.start, word.end)) for word in h.words]
         beams.append((h.text, frames, h.acoustic_score, h.score))
     return beams
+
+
+def _boosts(hotwords: Iterable[str] | None, weight: float) -> dict[str, float]:
+    """As in pyctcdecode each word counts for itself, also those of a phrase."""
+    return {word: weight for phrase in hotwords or () for word in phrase.split()}
 
 
 def _refuse_state(lm_start_state: object) -> None:
