@@ -106,30 +106,38 @@ bool PrefixBeamSearch::merge_into(uint32_t winner, uint32_t loser) {
 
 void PrefixBeamSearch::select() {
   if (merges_futures_ && !candidates_.empty()) merge_equal_futures();
-  double cut = best_ * threshold_;
-  const size_t old_size = beam_.size();
-  if (old_size + candidates_.size() > model_.options.beam_size) cut = cut_to_beam_size(cut);
-  for (const Candidate& candidate : candidates_) {
-    if (candidate.weight >= cut && candidate.weight > 0.0) admit(candidate);
+  Cut cut{best_ * threshold_, beam_.size() + candidates_.size()};
+  if (cut.ties > model_.options.beam_size) cut_to_beam_size(&cut);
+  const auto passes = [&cut](double weight) {
+    if (weight != cut.weight) return weight > cut.weight;
+    return weight > 0.0 && cut.ties > 0 && cut.ties-- > 0;
+  };
+  for (size_t i = 0; i < beam_.size(); ++i) {
+    if (!passes(next_blank_[i] + next_label_[i])) next_blank_[i] = next_label_[i] = 0.0;
   }
-  compact(cut, old_size);
+  for (const Candidate& candidate : candidates_) {
+    if (passes(candidate.weight)) admit(candidate);
+  }
+  compact();
   renormalise();
 }
 
-double PrefixBeamSearch::cut_to_beam_size(double cut) {
+// Raises the cut so that no more than beam_size pass; of equal weights the first in the beam's order do.
+void PrefixBeamSearch::cut_to_beam_size(Cut* cut) {
   weights_.clear();
   for (size_t i = 0; i < beam_.size(); ++i) {
     const double total = next_blank_[i] + next_label_[i];
-    if (total >= cut) weights_.push_back(total);
+    if (total >= cut->weight) weights_.push_back(total);
   }
   for (const Candidate& candidate : candidates_) {
-    if (candidate.weight >= cut) weights_.push_back(candidate.weight);
+    if (candidate.weight >= cut->weight) weights_.push_back(candidate.weight);
   }
   const size_t beam = model_.options.beam_size;
-  if (weights_.size() <= beam) return cut;
+  if (weights_.size() <= beam) return;
   const auto last = weights_.begin() + static_cast<std::ptrdiff_t>(beam) - 1;
   std::nth_element(weights_.begin(), last, weights_.end(), std::greater<double>());
-  return *last;
+  cut->weight = *last;
+  cut->ties = 1 + static_cast<size_t>(std::count(weights_.begin(), last, *last));
 }
 
 // Appends a new prefix to the beam; its parent may be dropped afterwards, but keeps its node while it has children.
@@ -159,13 +167,12 @@ void PrefixBeamSearch::admit(const Candidate& candidate) {
   next_label_.push_back(candidate.weight);
 }
 
-void PrefixBeamSearch::compact(double cut, size_t old_size) {
+void PrefixBeamSearch::compact() {
   size_t kept = 0;
   dropped_.clear();
   for (size_t i = 0; i < beam_.size(); ++i) {
-    const double total = next_blank_[i] + next_label_[i];
     const uint32_t node = beam_[i].node;
-    if (total <= 0.0 || (i < old_size && total < cut) || kept == model_.options.beam_size) {
+    if (next_blank_[i] + next_label_[i] <= 0.0) {
       nodes_[node].slot = kNone;
       dropped_.push_back(node);
       continue;

@@ -95,6 +95,11 @@ class PrefixBeamSearch {
     uint32_t letter;  // the lexicon's bit of a token that is one letter and nothing else; otherwise 0
   };
 
+  struct Cut {
+    double weight;
+    size_t ties;  // how many of exactly this weight pass
+  };
+
   struct MergeEntry {
     uint64_t future = 0;
     uint32_t stamp = 0, index = 0;
@@ -138,8 +143,8 @@ class PrefixBeamSearch {
   float& merged_of(uint32_t index);
   double hot_credit_of(uint32_t index) const;
   void select();
-  double cut_to_beam_size(double cut);
-  void compact(double cut, size_t old_size);
+  void cut_to_beam_size(Cut* cut);
+  void compact();
   void admit(const Candidate& candidate);
   void renormalise();
   uint32_t child_of(uint32_t node, uint32_t token) const {

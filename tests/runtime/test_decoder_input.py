@@ -166,3 +166,10 @@ def test_a_file_that_is_no_language_model_is_one_sentence(tmp_path: Path, conten
         BeamSearchDecoder(TOKENS, language_model=path)
     with pytest.raises(DecoderError, match="no such file"):
         BeamSearchDecoder(TOKENS, language_model=tmp_path / "missing")
+
+
+def test_many_equal_weights_leave_room_for_heavier_ones() -> None:
+    flat = np.full((3, 29), -4.0, dtype=np.float32)
+    flat[:, TOKENS.index("")] = -0.3
+    log_probs = np.concatenate([flat, spell("cut"), flat])
+    assert BeamSearchDecoder(TOKENS, config=BeamConfig(beam_size=8)).decode(log_probs)[0].text == "cut"

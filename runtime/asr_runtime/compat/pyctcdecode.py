@@ -5,8 +5,8 @@
 >>> decoder.decode(logits)
 
 The score is the same, ``ln P_CTC + alpha * ln P_LM + beta * words``, with ``alpha * ln 10 * unk_score_offset`` for each
-unknown word and ``</s>`` where lm_score_boundary says so. docs/compat.md says what differs; arguments that have no
-meaning here (a pool's processes, prune_history) are taken and change nothing but, for the pool, the threads.
+unknown word and ``</s>`` where lm_score_boundary says so. docs/compat.md says what differs; prune_history is taken and
+changes nothing, and of a pool only the size is used, as a number of threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
 __all__ = ["BeamSearchDecoderCTC", "build_ctcdecoder"]
 
 WordFrames = tuple[str, tuple[int, int]]
-OutputBeam = tuple[str, None, list[WordFrames], float, float]
 OutputBeamMPSafe = tuple[str, list[WordFrames], float, float]
 
 _BOUNDARY = "▁"
@@ -34,6 +33,16 @@ _BLANK = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
 _UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
 _SPECIAL = re.compile(r"[<\[].+[>\]]")
 _LEAST_PROBABILITY = 1e-15  # pyctcdecode clips probabilities here
+
+
+class OutputBeam(NamedTuple):
+    """A hypothesis; the scores are natural logs, lm_score that of the whole, as in pyctcdecode."""
+
+    text: str
+    last_lm_state: None
+    text_frames: list[WordFrames]
+    logit_score: float
+    lm_score: float
 
 
 class BeamSearchDecoderCTC:
@@ -109,7 +118,7 @@ class BeamSearchDecoderCTC:
             hot_words = _boosts(hotwords, hotword_weight)
             found = self._decoders.get(config).decode(self._log_probs(logits), hot_words=hot_words)
         beams = _beams(found, beam_prune_logp)
-        return [(text, None, frames, acoustic_score, score) for text, frames, acoustic_score, score in beams]
+        return [OutputBeam(text, None, frames, acoustic, score) for text, frames, acoustic, score in beams]
 
     def decode_batch(
         self,
@@ -121,7 +130,7 @@ class BeamSearchDecoderCTC:
         hotwords: Iterable[str] | None = None,
         hotword_weight: float = 10.0,
     ) -> list[str]:
-        """The best text of each; with a pool on all processors, as threads: its processes are left alone."""
+        """The best text of each; of a pool only the size is used, as a number of threads."""
         with value_errors():
             config = self._config(beam_width, beam_prune_logp, token_min_logp)
             return [
@@ -155,7 +164,7 @@ class BeamSearchDecoderCTC:
         config: BeamConfig,
         hot_words: dict[str, float],
     ) -> list[list[Hypothesis]]:
-        threads = 1 if pool is None else os.cpu_count() or 1
+        threads = 1 if pool is None else int(getattr(pool, "_processes", None) or os.cpu_count() or 1)
         items = [self._log_probs(logits) for logits in logits_list]
         return self._decoders.get(config).decode_batch(items, threads=threads, hot_words=hot_words)
 
