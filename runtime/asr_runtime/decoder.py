@@ -43,7 +43,7 @@ class BeamConfig:
     """
 
     beam_size: int = 100
-    beam_threshold: float = 14.0
+    beam_threshold: float = 12.0
     token_floor: float = -7.0
     alpha: float = 0.9
     beta: float = 2.0
