@@ -46,7 +46,11 @@ class Options:
     unknown_word_penalty: float
     end_of_sentence: bool
     look_ahead: bool
+    repeated_spaces: bool
     n_best: int
+
+def scorer_weights(path: str) -> tuple[float, float] | None:
+    """Alpha and beta of a `.scorer` package; None for any other file."""
 
 class Decoder:
     """A search model and the searches that run on it."""

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from asr_runtime import _decoder
 from asr_runtime._decoder import Hypothesis, Word
 from asr_runtime.errors import DecoderError
-from asr_runtime.scorer_package import read_scorer
 
-__all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word"]
+__all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word", "default_config"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class BeamConfig:
     unknown_word_penalty: added for each word outside the lexicon; -inf allows words of the lexicon only.
     end_of_sentence: score ``</s>`` at the end.
     look_ahead: charge a word's best possible unigram while it is being spelled.
+    repeated_spaces: a space may come again after a blank, or first, without a word between; False counts only
+    alignments that have one space between words.
     n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: word or phrase -> boost, added when it stands in the text (below 0: taken away); they need be
         neither in the lexicon nor in the language model. Part of a boost counts while its phrase is being spelled.
@@ -49,6 +50,7 @@ class BeamConfig:
     unknown_word_penalty: float = -math.inf
     end_of_sentence: bool = True
     look_ahead: bool = True
+    repeated_spaces: bool = True
     n_best: int = 1
     hot_words: Mapping[str, float] = field(default_factory=dict)
 
@@ -84,14 +86,22 @@ class BeamConfig:
         return options
 
 
+def default_config(language_model: str | os.PathLike[str] | None = None) -> BeamConfig:
+    """The settings where none are given: those of BeamConfig, but a `.scorer` package brings its own alpha and beta."""
+    path = None if language_model is None else Path(language_model)
+    weights = _decoder.scorer_weights(str(path)) if path is not None and path.is_file() else None
+    return BeamConfig() if weights is None else BeamConfig(alpha=weights[0], beta=weights[1])
+
+
 class BeamSearchDecoder:
     """Turns log-probabilities [frames, tokens] into texts.
 
     tokens: what each column stands for; the blank is ``""``, or the column ``blank`` (-1: the last) when no token is
     empty. Words are separated by the token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
-    language_model: path of an ARPA file, of any KenLM binary, or of a `.scorer` package (whose words, alpha and
-        beta are then the defaults). A model whose units are the tokens scores tokens.
+    language_model: path of an ARPA file, of any KenLM binary, or of a `.scorer` package of DeepSpeech or Coqui. One
+    whose units are the tokens scores tokens.
     lexicon: path of a word list, one word a line, or the words; None takes the words of the language model.
+    config: None is `default_config(language_model)`.
     Raises DecoderError when a file or a word cannot be used.
     """
 
@@ -105,15 +115,8 @@ class BeamSearchDecoder:
         config: BeamConfig | None = None,
     ) -> None:
         self.tokens = _check_tokens(tokens)
+        self.config = default_config(language_model) if config is None else config
         lm = None if language_model is None else os.fspath(language_model)
-        package = (
-            None if lm is None or lexicon is not None else read_scorer(lm, self.tokens, _blank(self.tokens, blank))
-        )
-        if config is None:
-            config = BeamConfig() if package is None else BeamConfig(alpha=package.alpha, beta=package.beta)
-        self.config = config
-        if package is not None:
-            lexicon = package.words
         words = None if lexicon is None else _read_lexicon(lexicon)
         self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
 
@@ -200,10 +203,6 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
             raise DecoderError(f"token {token!r} stands at {seen[token]} and at {index}; wanted different tokens")
         seen[token] = index
     return tuple(tokens)
-
-
-def _blank(tokens: Sequence[str], blank: int) -> int:
-    return tokens.index("") if "" in tokens else blank % max(len(tokens), 1)
 
 
 def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> str:

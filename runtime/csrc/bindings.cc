@@ -10,6 +10,7 @@
 
 #include "decoder.h"
 #include "errors.h"
+#include "scorer_package.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -153,6 +154,13 @@ void make_decoder(asr::Decoder* self, const std::vector<std::string>& tokens, in
   new (self) asr::Decoder(std::move(model));
 }
 
+std::optional<std::pair<double, double>> read_scorer_weights(const std::string& path) {
+  const nb::gil_scoped_release release;
+  const auto weights = asr::scorer_weights(path);
+  if (!weights) return std::nullopt;
+  return std::make_pair(weights->alpha, weights->beta);
+}
+
 }  // namespace
 
 NB_MODULE(_decoder, m) {
@@ -178,11 +186,13 @@ NB_MODULE(_decoder, m) {
       .def_rw("unknown_word_penalty", &asr::Options::unknown_word_penalty)
       .def_rw("end_of_sentence", &asr::Options::end_of_sentence)
       .def_rw("look_ahead", &asr::Options::look_ahead)
+      .def_rw("repeated_spaces", &asr::Options::repeated_spaces)
       .def_rw("n_best", &asr::Options::n_best);
   nb::class_<asr::Decoder>(m, "Decoder")
       .def("__init__", make_decoder, "tokens"_a, "blank"_a, "language_model"_a.none(), "lexicon"_a.none(), "options"_a)
       .def("decode", decode, "log_probs"_a, "hot_words"_a)
       .def("decode_batch", decode_batch, "log_probs"_a, "threads"_a, "hot_words"_a);
+  m.def("scorer_weights", read_scorer_weights, "path"_a);
   nb::class_<Stream>(m, "Stream")
       .def(nb::init<const asr::Decoder&, const Phrases&>(), "decoder"_a, "hot_words"_a)
       .def("feed", &Stream::feed, "log_probs"_a)

@@ -128,7 +128,8 @@ void PrefixBeamSearch::propagate() {
     const double total = slot.blank + slot.label;
     const double pause = total * blank;
     // Between words a second space changes nothing, so it may come after a blank, too.
-    const double stay = (slot.trie == Lexicon::kRoot ? total : slot.label) * p;
+    const bool between_words = model_.options.repeated_spaces && slot.trie == Lexicon::kRoot;
+    const double stay = (between_words ? total : slot.label) * p;
     double label = stay;
     if (stay > pause && slot.exit == frame_) slot.exit = frame_ + 1;
     Node& node = nodes_[slot.node];

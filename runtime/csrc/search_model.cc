@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "errors.h"
+#include "scorer_package.h"
 
 namespace asr {
 namespace {
@@ -33,6 +34,11 @@ SearchModel::SearchModel(const std::vector<std::string>& tokens, int blank, cons
                          const std::string* words, const Options& settings)
     : alphabet(tokens, blank), options(settings), lm(load(language_model, words == nullptr)) {
   if (lm) read_token_units();
+  std::string packed;
+  if (lm && words == nullptr && !lm->has_words()) {
+    packed = scorer_words(*language_model, tokens, alphabet, *lm);
+    words = &packed;
+  }
   build_lexicon(words);
 }
 
@@ -71,9 +77,6 @@ float SearchModel::unigram(uint32_t word) const {
 
 void SearchModel::build_lexicon(const std::string* words) {
   const bool from_lm = words == nullptr && lm && !scores_tokens;
-  if (from_lm && !lm->has_words()) {
-    throw DecoderError("the language model does not carry its words; give the word list as `lexicon`");
-  }
   open = std::isfinite(options.unknown_word_penalty);
   if (!words && !from_lm) {
     open = true;

@@ -21,6 +21,7 @@ struct Options {
   double unknown_word_penalty = 0.0;  // -inf: words of the lexicon only
   bool end_of_sentence = true;
   bool look_ahead = true;
+  bool repeated_spaces = true;  // a space may come again after a blank, without a word between
   uint32_t n_best = 1;
 };
 

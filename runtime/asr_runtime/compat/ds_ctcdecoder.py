@@ -1,97 +1,121 @@
-"""The interface of ds_ctcdecoder 0.9.3 (DeepSpeech): probabilities in, (score, text) pairs out.
+"""The names, arguments and results of ds_ctcdecoder 0.9.3 (DeepSpeech; Coqui's decoder has the same).
 
-The score of a text is DeepSpeech's: ``ln P_CTC + alpha * ln P_LM + beta * words``, without ``</s>``; words outside the
-scorer's list are not spelled. Input that ended the process or gave an empty text there raises DecoderError here.
+>>> from asr_runtime.compat.ds_ctcdecoder import Alphabet, Scorer, ctc_beam_search_decoder
+>>> alphabet = Alphabet("alphabet.txt")
+>>> scorer = Scorer(0.75, 1.85, "english.scorer", alphabet)
+>>> confidence, text = ctc_beam_search_decoder(probabilities, alphabet, 500, scorer=scorer)[0]
+
+The score is the same, ``ln P_CTC + alpha * ln P_LM + beta * words`` without ``</s>``, and so is the search.
+Different on purpose (docs/compat.md): it never dies; with a scorer texts have no space at their ends, and an unfinished
+last word is dropped, not charged with -1000; a hot word counts once, where it stands.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from asr_runtime.compat import CompatError, RecentDecoders, value_errors
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
-from asr_runtime.errors import DecoderError
 
 __all__ = ["Alphabet", "Scorer", "ctc_beam_search_decoder", "ctc_beam_search_decoder_batch"]
 
 Results = list[tuple[float, str]]
 
+_TINY = 1.17549435e-38  # the smallest normal float32, which ds_ctcdecoder adds before it takes logarithms
+_SURELY_BLANK = 0.999  # ds_ctcdecoder begins at the first frame whose blank is less likely
+_BEAM_THRESHOLD = 20.0  # ds_ctcdecoder has none: wide enough to change nothing, narrow enough to be fast
+_FIRST_PRIVATE = 0xF0000  # Unicode's private plane: characters that mean nothing, for searches without words
+
 
 class Alphabet:
-    """The labels of a file, one a line; `#` begins a comment, `\\#` is the label `#`. The blank comes last."""
+    """The characters of a model, from a file with one a line; lines that begin with # are comments, ``\\#`` is a #."""
 
     def __init__(self, config_path: str | os.PathLike[str]) -> None:
-        try:
-            lines = Path(config_path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DecoderError(f"cannot read the alphabet '{os.fspath(config_path)}': {error}") from None
-        self.labels = ["#" if line == "\\#" else line for line in lines if line and not line.startswith("#")]
+        self.labels = tuple(_read_labels(config_path))
         self._index = {label: index for index, label in enumerate(self.labels)}
+        if len(self._index) != len(self.labels) or not self.labels:
+            raise CompatError(f"the alphabet '{config_path}' is empty or names a character twice; wanted one a line")
 
     def GetSize(self) -> int:
-        """How many labels there are, without the blank."""
+        """Characters, without the blank."""
         return len(self.labels)
 
+    def GetSpaceLabel(self) -> int:
+        """Index of the space; -2 without one."""
+        return self._index.get(" ", -2)
+
+    def IsSpace(self, label: int) -> bool:
+        """Whether this is the index of the space."""
+        return label == self.GetSpaceLabel()
+
     def CanEncodeSingle(self, input: str) -> bool:
-        """Whether this is one of the labels."""
+        """Whether the alphabet has this character."""
         return input in self._index
 
     def CanEncode(self, input: str) -> bool:
-        """Whether every character is a label."""
+        """Whether the alphabet has every character of the text."""
         return all(character in self._index for character in input)
 
     def EncodeSingle(self, input: str) -> int:
-        """The index of a label."""
-        return self.Encode([input])[0]
+        """Index of a character; CompatError for one that the alphabet lacks."""
+        if input not in self._index:
+            raise CompatError(f"got the character {input!r}, wanted one of the alphabet's {len(self.labels)}")
+        return self._index[input]
 
-    def Encode(self, input: Iterable[str]) -> list[int]:
-        """The indexes of the characters of a text."""
-        try:
-            return [self._index[character] for character in input]
-        except KeyError as error:
-            raise DecoderError(f"the alphabet has no label {error.args[0]!r}") from None
+    def Encode(self, input: str) -> list[int]:
+        """Indices of a text's characters; CompatError for one that the alphabet lacks."""
+        return [self.EncodeSingle(character) for character in input]
 
     def DecodeSingle(self, input: int) -> str:
-        """The label of an index."""
+        """The character of an index."""
+        if not 0 <= input < len(self.labels):
+            raise CompatError(f"got the label {input}, wanted 0 to {len(self.labels) - 1}")
         return self.labels[input]
 
     def Decode(self, input: Iterable[int]) -> str:
-        """The text of some indexes."""
-        return "".join(self.labels[index] for index in input)
+        """The text of a sequence of indices."""
+        return "".join(self.DecodeSingle(label) for label in input)
 
 
 class Scorer:
-    """A `.scorer` package with its weights; decoders are kept for the settings they were asked for last."""
+    """A `.scorer` package with its weights; CompatError when it cannot be read or is for another alphabet."""
 
     def __init__(
         self,
-        alpha: float | None = None,
-        beta: float | None = None,
-        scorer_path: str | os.PathLike[str] | None = None,
-        alphabet: Alphabet | None = None,
+        alpha: float,
+        beta: float,
+        scorer_path: str | os.PathLike[str],
+        alphabet: Alphabet,
     ) -> None:
-        if scorer_path is None or alphabet is None or alpha is None or beta is None:
-            raise DecoderError("a Scorer needs alpha, beta, scorer_path and alphabet")
-        self.scorer_path, self.alphabet = os.fspath(scorer_path), alphabet
-        self.reset_params(alpha, beta)
-        self.decoder(1, 1)  # a missing or foreign file is found here
+        self.alpha, self.beta = alpha, beta
+        self.labels = alphabet.labels
+        self._path = scorer_path
+        self._decoders = RecentDecoders(self._build)
+        with value_errors():
+            self._decoders.get(BeamConfig(alpha=alpha, beta=beta))
 
     def reset_params(self, alpha: float, beta: float) -> None:
-        """Sets the weight of the language model (natural log) and the bonus per word."""
-        self.alpha, self.beta = float(alpha), float(beta)
-        self._decoder: BeamSearchDecoder | None = None
+        """New weights for the following calls."""
+        self.alpha, self.beta = alpha, beta
 
-    def decoder(self, beam_size: int, num_results: int) -> BeamSearchDecoder:
-        """The decoder for these settings."""
-        config = _config(beam_size, num_results, self.alpha, self.beta)
-        if self._decoder is None or self._decoder.config != config:
-            tokens = [*self.alphabet.labels, ""]
-            self._decoder = BeamSearchDecoder(tokens, language_model=self.scorer_path, config=config)
-        return self._decoder
+    def is_utf8_mode(self) -> bool:
+        """False: scorers for models whose outputs are bytes are refused."""
+        return False
+
+    def decoder(self, config: BeamConfig) -> BeamSearchDecoder:
+        """The search over this scorer's words."""
+        return self._decoders.get(config)
+
+    def _build(self, config: BeamConfig) -> BeamSearchDecoder:
+        return BeamSearchDecoder([*self.labels, ""], language_model=self._path, config=config)
 
 
 def ctc_beam_search_decoder(
@@ -104,14 +128,21 @@ def ctc_beam_search_decoder(
     hot_words: Mapping[str, float] | None = None,
     num_results: int = 1,
 ) -> Results:
-    """Probabilities [frames, labels + blank] -> up to num_results pairs of score (natural log) and text, best first."""
-    decoder, hot = _prepare(alphabet, beam_size, scorer, hot_words, num_results)
-    return _pairs(decoder.decode(_log_probs(probs_seq, cutoff_prob, cutoff_top_n), hot_words=hot))
+    """Probabilities [time, classes], the blank last -> up to num_results of (natural-log score, text), best first.
+
+    cutoff_prob: of each frame, only the likeliest tokens that add up to this, and at most cutoff_top_n of them; the
+    blank is never cut, and cutoff_prob 1.0 cuts nothing, whatever cutoff_top_n says.
+    hot_words: word -> boost, weighted by the scorer's alpha.
+    Raises CompatError (a ValueError) for input or settings that cannot be meant.
+    """
+    with value_errors():
+        search = _Search(alphabet, beam_size, cutoff_prob, cutoff_top_n, scorer, hot_words, num_results)
+        return search.results(search.decoder.decode(search.log_probs(probs_seq), hot_words=search.hot_words))
 
 
 def ctc_beam_search_decoder_batch(
-    probs_seq: npt.ArrayLike,
-    seq_lengths: Sequence[int],
+    probs_seq: Sequence[npt.ArrayLike] | npt.NDArray[np.floating],
+    seq_lengths: Iterable[int],
     alphabet: Alphabet,
     beam_size: int,
     num_processes: int,
@@ -121,58 +152,140 @@ def ctc_beam_search_decoder_batch(
     hot_words: Mapping[str, float] | None = None,
     num_results: int = 1,
 ) -> list[Results]:
-    """The same for [batch, frames, labels + blank] with the frames that count of each, on num_processes threads."""
-    decoder, hot = _prepare(alphabet, beam_size, scorer, hot_words, num_results)
-    items = list(np.asarray(probs_seq))
-    if len(items) != len(seq_lengths):
-        raise DecoderError(f"got {len(items)} items and {len(seq_lengths)} lengths; wanted one length for each item")
-    batch = []
-    for item, length in zip(items, seq_lengths, strict=True):
-        if not 0 <= length <= len(item):
-            raise DecoderError(f"got a length of {length} for an item of {len(item)} frames")
-        batch.append(_log_probs(item[:length], cutoff_prob, cutoff_top_n))
-    return [_pairs(found) for found in decoder.decode_batch(batch, threads=int(num_processes), hot_words=hot)]
+    """Many utterances [batch, time, classes], of which the first seq_lengths[i] frames count, on num_processes threads.
+
+    The results are those of `ctc_beam_search_decoder`, in order.
+    """
+    lengths = list(seq_lengths)
+    if len(lengths) != len(probs_seq):
+        raise CompatError(f"got {len(lengths)} lengths for {len(probs_seq)} utterances, wanted one for each")
+    with value_errors():
+        search = _Search(alphabet, beam_size, cutoff_prob, cutoff_top_n, scorer, hot_words, num_results)
+        items = [
+            search.log_probs(_cut(item, length, index))
+            for index, (item, length) in enumerate(zip(probs_seq, lengths, strict=True))
+        ]
+        batch = search.decoder.decode_batch(items, threads=num_processes, hot_words=search.hot_words)
+        return [search.results(found) for found in batch]
 
 
-def _config(beam_size: int, num_results: int, alpha: float, beta: float) -> BeamConfig:
-    # DeepSpeech has neither a threshold nor a floor; 30 below the best is beyond what changes a result.
-    return BeamConfig(
-        beam_size=beam_size,
-        n_best=num_results,
-        alpha=alpha,
-        beta=beta,
-        beam_threshold=30.0,
-        token_floor=-30.0,
-        end_of_sentence=False,
-    )
+class _Search:
+    """Settings of a call in our terms."""
+
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        beam_size: int,
+        cutoff_prob: float,
+        cutoff_top_n: int,
+        scorer: Scorer | None,
+        hot_words: Mapping[str, float] | None,
+        num_results: int,
+    ) -> None:
+        if not 0 < cutoff_prob <= 1:
+            raise CompatError(f"got cutoff_prob {cutoff_prob!r}, wanted more than 0 and at most 1")
+        for name, value in (("cutoff_top_n", cutoff_top_n), ("num_results", num_results)):
+            if not value >= 1:
+                raise CompatError(f"got {name} {value!r}, wanted 1 or more")
+        self.classes = len(alphabet.labels) + 1
+        self.cutoff_prob, self.top_n, self.num_results = cutoff_prob, cutoff_top_n, num_results
+        config = BeamConfig(
+            beam_size=beam_size,
+            beam_threshold=_BEAM_THRESHOLD,
+            token_floor=-math.inf,
+            alpha=scorer.alpha if scorer else 0.0,
+            beta=scorer.beta if scorer else 0.0,
+            end_of_sentence=False,
+            look_ahead=False,
+            repeated_spaces=False,
+            n_best=max(num_results, 2),  # 1 lets the search merge hypotheses, which ds_ctcdecoder does not
+        )
+        boosts = hot_words.items() if hot_words and scorer else ()
+        self.hot_words = {word: boost * scorer.alpha for word, boost in boosts} if scorer else {}
+        self.private = alphabet if scorer is None else None
+        self.decoder = _without_words(alphabet, config, hot_words) if scorer is None else scorer.decoder(config)
+        if scorer and scorer.labels != alphabet.labels:
+            raise CompatError(
+                "the scorer was loaded with another alphabet than the one given; wanted the same for both"
+            )
+
+    def log_probs(self, probs_seq: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Checked probabilities as what our decoder takes."""
+        probs = _probabilities(probs_seq, self.classes)
+        awake = probs[:, -1] < _SURELY_BLANK
+        probs = probs[awake.argmax() if awake.any() else len(probs) :]
+        logs = np.log(probs + _TINY).astype(np.float32)
+        if self.cutoff_prob < 1 and len(logs):
+            logs[:, :-1][self._cut(probs)[:, :-1]] = -np.inf
+        return logs
+
+    def _cut(self, probs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Which tokens are not among a frame's likeliest, by number and by the sum of their probabilities."""
+        order = np.argsort(-probs, axis=1, kind="stable")
+        sorted_probs = np.take_along_axis(probs, order, axis=1)
+        before = np.cumsum(sorted_probs, axis=1) - sorted_probs
+        late = before >= self.cutoff_prob
+        late[:, self.top_n :] = True
+        cut = np.empty_like(late)
+        np.put_along_axis(cut, order, late, axis=1)
+        return cut
+
+    def results(self, hypotheses: list[Hypothesis]) -> Results:
+        """What ds_ctcdecoder returns: (score, text)."""
+        return [
+            (h.score, _text_of(h.text, self.private) if self.private else h.text)
+            for h in hypotheses[: self.num_results]
+        ]
 
 
-def _prepare(
-    alphabet: Alphabet, beam_size: int, scorer: Scorer | None, hot_words: Mapping[str, float] | None, num_results: int
-) -> tuple[BeamSearchDecoder, dict[str, float]]:
-    if scorer is None:
-        config = _config(beam_size, num_results, 0.0, 0.0)
-        return BeamSearchDecoder([*alphabet.labels, ""], config=config), dict(hot_words or {})
-    # There, a boost is added to the language model's logarithm and weighted with it.
-    hot = {word: boost * scorer.alpha for word, boost in (hot_words or {}).items()}
-    return scorer.decoder(beam_size, num_results), hot
+def _without_words(alphabet: Alphabet, config: BeamConfig, hot_words: Mapping[str, float] | None) -> BeamSearchDecoder:
+    """Without a scorer ds_ctcdecoder knows no words: a space is a character like any other."""
+    if hot_words:
+        warnings.warn("hot words have no effect without a scorer, as in ds_ctcdecoder", stacklevel=4)
+    return BeamSearchDecoder([*(chr(_FIRST_PRIVATE + i) for i in range(alphabet.GetSize())), ""], config=config)
 
 
-def _log_probs(probabilities: npt.ArrayLike, cutoff_prob: float, cutoff_top_n: int) -> npt.NDArray[np.float32]:
-    p = np.asarray(probabilities, dtype=np.float64)
-    if p.ndim != 2:
-        raise DecoderError(f"got probabilities of shape {list(p.shape)}, wanted [frames, labels + blank]")
-    if p.size and not ((p >= 0) & (p <= 1.01)).all():
-        raise DecoderError("got values below 0, above 1 or NaN; wanted probabilities, not logarithms: take np.exp")
-    if cutoff_prob < 1.0 or cutoff_top_n < p.shape[1]:
-        order = np.argsort(-p, axis=1, kind="stable")
-        ranked = np.take_along_axis(p, order, axis=1)
-        before = np.cumsum(ranked, axis=1) - ranked
-        kept = (before < cutoff_prob) & (np.arange(p.shape[1]) < cutoff_top_n)
-        p = np.where(np.take_along_axis(kept, np.argsort(order, axis=1), axis=1), p, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log(p).astype(np.float32)
+def _text_of(private: str, alphabet: Alphabet) -> str:
+    return alphabet.Decode(ord(character) - _FIRST_PRIVATE for character in private)
 
 
-def _pairs(found: list[Hypothesis]) -> Results:
-    return [(hypothesis.score, hypothesis.text) for hypothesis in found]
+def _probabilities(probs_seq: npt.ArrayLike, classes: int) -> npt.NDArray[np.float64]:
+    try:
+        probs = np.asarray(probs_seq, dtype=np.float64)
+    except (ValueError, TypeError):
+        raise CompatError("got something that is no array of numbers, wanted probabilities [time, classes]") from None
+    if probs.ndim == 1 and probs.size == 0:
+        probs = probs.reshape(0, classes)
+    if probs.ndim != 2 or probs.shape[1] != classes:
+        raise CompatError(
+            f"got probabilities of shape {list(probs.shape)}, wanted [time, classes={classes}]: "
+            f"the alphabet's {classes - 1} characters, then the blank"
+        )
+    if np.isnan(probs).any():
+        raise CompatError(f"frame {np.isnan(probs).any(axis=1).argmax()} has a NaN, wanted probabilities from 0 to 1")
+    if probs.size and not (probs.min() >= 0 and probs.max() <= 1.01):
+        raise CompatError(
+            f"got values from {probs.min():.4g} to {probs.max():.4g}, wanted probabilities from 0 to 1; "
+            "of log-probabilities take np.exp, of logits the softmax"
+        )
+    return probs
+
+
+def _cut(item: npt.ArrayLike, length: int, index: int) -> npt.ArrayLike:
+    frames = len(item)  # type: ignore[arg-type]
+    if not 0 <= length <= frames:
+        raise CompatError(f"item {index} has {frames} frames and the length {length}, wanted 0 to {frames}")
+    return item[: int(length)]  # type: ignore[index]
+
+
+def _read_labels(path: str | os.PathLike[str]) -> Iterable[str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CompatError(f"cannot read the alphabet '{path}': {reason}; wanted one character a line") from None
+    for line in re.split(r"\r\n|\r|\n", text):
+        if line == "\\#":
+            yield "#"
+        elif line and not line.startswith("#"):
+            yield line

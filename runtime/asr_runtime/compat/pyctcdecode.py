@@ -1,131 +1,218 @@
-"""The interface of pyctcdecode 0.5: `build_ctcdecoder(labels, ...)` and what its decoder does.
+"""The names, arguments and results of pyctcdecode 0.5.0.
 
-Scores follow ours (docs/decoder.md): the language model looks ahead inside words, alignments are summed, and prefixes
-are pruned by `beam_prune_logp` and `beam_width`; texts are at least as good by the same formula, not always the same.
+>>> from asr_runtime.compat.pyctcdecode import build_ctcdecoder
+>>> decoder = build_ctcdecoder(labels, "lm.arpa", alpha=0.5, beta=1.5)
+>>> decoder.decode(logits)
+
+The score is the same, ``ln P_CTC + alpha * ln P_LM + beta * words``, with ``alpha * ln 10 * unk_score_offset`` for each
+unknown word and ``</s>`` where lm_score_boundary says so. docs/compat.md says what differs; prune_history is taken and
+changes nothing, and of a pool only the size is used, as a number of threads.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from asr_runtime.compat import CompatError, RecentDecoders, value_errors
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
-from asr_runtime.errors import DecoderError
 
-__all__ = ["BeamSearchDecoderCTC", "OutputBeam", "build_ctcdecoder"]
+__all__ = ["BeamSearchDecoderCTC", "build_ctcdecoder"]
 
-_SPECIAL = {"<pad>", "[PAD]", "<blank>", "_"}
-_LEAST = -34.5  # ln 1e-15, as pyctcdecode clips
+WordFrames = tuple[str, tuple[int, int]]
+OutputBeamMPSafe = tuple[str, list[WordFrames], float, float]
 
-
-class _Weights(TypedDict):
-    alpha: float
-    beta: float
-    unknown_word_penalty: float
+_BOUNDARY = "▁"
+_BLANK = re.compile(r"[<\[]pad[>\]]", re.IGNORECASE)
+_UNKNOWN = re.compile(r"[<\[]unk[>\]]", re.IGNORECASE)
+_SPECIAL = re.compile(r"[<\[].+[>\]]")
+_LEAST_PROBABILITY = 1e-15  # pyctcdecode clips probabilities here
 
 
 class OutputBeam(NamedTuple):
-    """A text with the frames of its words (start, end), its acoustic score and its whole score (natural log)."""
+    """A hypothesis; the scores are natural logs, lm_score that of the whole, as in pyctcdecode."""
 
     text: str
     last_lm_state: None
-    text_frames: list[tuple[str, tuple[int, int]]]
+    text_frames: list[WordFrames]
     logit_score: float
     lm_score: float
 
 
 class BeamSearchDecoderCTC:
-    """Decodes [frames, labels] of logits or log-probabilities."""
+    """Decodes logits, log-probabilities or probabilities [frames, labels]; made by `build_ctcdecoder`."""
 
     def __init__(
         self,
-        tokens: Sequence[str],
-        language_model: str | None,
-        unigrams: list[str] | None,
-        weights: _Weights,
-        end_of_sentence: bool,
+        labels: Sequence[str],
+        kenlm_model_path: str | os.PathLike[str] | None,
+        unigrams: Collection[str] | None,
+        alpha: float,
+        beta: float,
+        unk_score_offset: float,
+        lm_score_boundary: bool,
     ) -> None:
-        self._tokens, self._language_model, self._unigrams = list(tokens), language_model, unigrams
-        self._weights, self._end_of_sentence = weights, end_of_sentence
-        self._decoder_now: BeamSearchDecoder | None = None  # for the settings that were asked for last
+        self._labels = _normalise(labels)
+        self._language_model = kenlm_model_path
+        self._unigrams = None if unigrams is None or kenlm_model_path is None else self._spellable(unigrams)
+        self._alpha, self._beta = alpha, beta
+        self._unk_score_offset, self._lm_score_boundary = unk_score_offset, lm_score_boundary
+        self._decoders = RecentDecoders(self._build)
+        with value_errors():
+            self._decoders.get(self._config(100, -10.0, -5.0))
 
     def reset_params(
-        self, alpha: float | None = None, beta: float | None = None, unk_score_offset: float | None = None, **_: Any
+        self,
+        alpha: float | None = None,
+        beta: float | None = None,
+        unk_score_offset: float | None = None,
+        lm_score_boundary: bool | None = None,
     ) -> None:
-        """Sets the weight of the language model, the bonus per word and the penalty per unknown word."""
-        old = self._weights
-        self._weights = {
-            "alpha": old["alpha"] if alpha is None else alpha,
-            "beta": old["beta"] if beta is None else beta,
-            "unknown_word_penalty": old["unknown_word_penalty"] if unk_score_offset is None else unk_score_offset,
-        }
+        """New weights for the following calls; None keeps the old one."""
+        self._alpha = self._alpha if alpha is None else alpha
+        self._beta = self._beta if beta is None else beta
+        self._unk_score_offset = self._unk_score_offset if unk_score_offset is None else unk_score_offset
+        self._lm_score_boundary = self._lm_score_boundary if lm_score_boundary is None else lm_score_boundary
 
     def decode(
         self,
-        logits: npt.ArrayLike,
+        logits: npt.NDArray[np.floating],
         beam_width: int = 100,
         beam_prune_logp: float = -10.0,
         token_min_logp: float = -5.0,
         hotwords: Iterable[str] | None = None,
         hotword_weight: float = 10.0,
-        **_: Any,
+        lm_start_state: None = None,
     ) -> str:
         """The best text."""
-        decoder = self._decoder(beam_width, beam_prune_logp, token_min_logp, 1)
-        return decoder.decode(_log_softmax(logits), hot_words=_hot(hotwords, hotword_weight))[0].text
+        _refuse_state(lm_start_state)
+        with value_errors():
+            config = self._config(beam_width, beam_prune_logp, token_min_logp)
+            hot_words = _boosts(hotwords, hotword_weight)
+            return self._decoders.get(config).decode(self._log_probs(logits), hot_words=hot_words)[0].text
 
     def decode_beams(
         self,
-        logits: npt.ArrayLike,
+        logits: npt.NDArray[np.floating],
         beam_width: int = 100,
         beam_prune_logp: float = -10.0,
         token_min_logp: float = -5.0,
+        prune_history: bool = False,
         hotwords: Iterable[str] | None = None,
         hotword_weight: float = 10.0,
-        **_: Any,
+        lm_start_state: None = None,
     ) -> list[OutputBeam]:
-        """The texts of the last beam, best first."""
-        decoder = self._decoder(beam_width, beam_prune_logp, token_min_logp, beam_width)
-        return [_beam(h) for h in decoder.decode(_log_softmax(logits), hot_words=_hot(hotwords, hotword_weight))]
+        """Up to beam_width beams, best first: (text, None, words with frames, acoustic score, whole score).
+
+        The second is pyctcdecode's state of the language model, which there is no use for here: always None.
+        """
+        _refuse_state(lm_start_state)
+        with value_errors():
+            config = self._config(beam_width, beam_prune_logp, token_min_logp, beam_width)
+            hot_words = _boosts(hotwords, hotword_weight)
+            found = self._decoders.get(config).decode(self._log_probs(logits), hot_words=hot_words)
+        beams = _beams(found, beam_prune_logp)
+        return [OutputBeam(text, None, frames, acoustic, score) for text, frames, acoustic, score in beams]
 
     def decode_batch(
         self,
         pool: object,
-        logits_list: Iterable[npt.ArrayLike],
+        logits_list: Iterable[npt.NDArray[np.floating]],
         beam_width: int = 100,
         beam_prune_logp: float = -10.0,
         token_min_logp: float = -5.0,
         hotwords: Iterable[str] | None = None,
         hotword_weight: float = 10.0,
-        **_: Any,
     ) -> list[str]:
-        """The best texts of many; a process pool is not needed, only its size is used, as a number of threads."""
-        threads = 1 if pool is None else int(getattr(pool, "_processes", None) or os.cpu_count() or 1)
-        decoder = self._decoder(beam_width, beam_prune_logp, token_min_logp, 1)
-        items = [_log_softmax(logits) for logits in logits_list]
-        found = decoder.decode_batch(items, threads=threads, hot_words=_hot(hotwords, hotword_weight))
-        return [best[0].text for best in found]
+        """The best text of each; of a pool only the size is used, as a number of threads."""
+        with value_errors():
+            config = self._config(beam_width, beam_prune_logp, token_min_logp)
+            return [
+                found[0].text
+                for found in self._decode_many(pool, logits_list, config, _boosts(hotwords, hotword_weight))
+            ]
 
-    def _decoder(
-        self, beam_width: int, beam_prune_logp: float, token_min_logp: float, n_best: int
-    ) -> BeamSearchDecoder:
-        config = BeamConfig(
+    def decode_beams_batch(
+        self,
+        pool: object,
+        logits_list: Iterable[npt.NDArray[np.floating]],
+        beam_width: int = 100,
+        beam_prune_logp: float = -10.0,
+        token_min_logp: float = -5.0,
+        prune_history: bool = False,
+        hotwords: Iterable[str] | None = None,
+        hotword_weight: float = 10.0,
+    ) -> list[list[OutputBeamMPSafe]]:
+        """The beams of each, without the language model's state; threads as in `decode_batch`."""
+        with value_errors():
+            config = self._config(beam_width, beam_prune_logp, token_min_logp, beam_width)
+            return [
+                _beams(found, beam_prune_logp)
+                for found in self._decode_many(pool, logits_list, config, _boosts(hotwords, hotword_weight))
+            ]
+
+    def _decode_many(
+        self,
+        pool: object,
+        logits_list: Iterable[npt.NDArray[np.floating]],
+        config: BeamConfig,
+        hot_words: dict[str, float],
+    ) -> list[list[Hypothesis]]:
+        threads = 1 if pool is None else int(getattr(pool, "_processes", None) or os.cpu_count() or 1)
+        items = [self._log_probs(logits) for logits in logits_list]
+        return self._decoders.get(config).decode_batch(items, threads=threads, hot_words=hot_words)
+
+    def _config(
+        self,
+        beam_width: int,
+        beam_prune_logp: float,
+        token_min_logp: float,
+        n_best: int = 2,
+    ) -> BeamConfig:
+        has_lm = self._language_model is not None
+        return BeamConfig(
             beam_size=beam_width,
-            beam_threshold=-float(beam_prune_logp),
-            token_floor=float(token_min_logp),
-            n_best=n_best,
-            end_of_sentence=self._end_of_sentence,
-            **self._weights,
+            beam_threshold=-beam_prune_logp,
+            token_floor=token_min_logp,
+            alpha=self._alpha if has_lm else 0.0,
+            beta=self._beta if has_lm else 0.0,
+            unknown_word_penalty=self._alpha * math.log(10) * self._unk_score_offset if has_lm else 0.0,
+            end_of_sentence=self._lm_score_boundary,
+            n_best=max(n_best, 2),  # 1 lets the search merge hypotheses: another text than the first beam's, at times
         )
-        if self._decoder_now is None or self._decoder_now.config != config:
-            self._decoder_now = BeamSearchDecoder(
-                self._tokens, language_model=self._language_model, lexicon=self._unigrams, config=config
+
+    def _build(self, config: BeamConfig) -> BeamSearchDecoder:
+        return BeamSearchDecoder(
+            self._labels, language_model=self._language_model, lexicon=self._unigrams, config=config
+        )
+
+    def _spellable(self, unigrams: Collection[str]) -> list[str]:
+        """Words that the labels can spell: the others can never be decoded, and pyctcdecode takes them, too."""
+        characters = set("".join(self._labels))
+        words = [word for word in dict.fromkeys(unigrams) if word and characters.issuperset(word)]
+        if not words:
+            raise CompatError(
+                f"none of the {len(unigrams)} unigrams can be spelled with the labels; wanted words of them"
             )
-        return self._decoder_now
+        return words
+
+    def _log_probs(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """As pyctcdecode: rows that add up to 1 are probabilities, anything else goes through a log-softmax."""
+        values = _checked(logits, len(self._labels))
+        if not len(values):
+            return values.astype(np.float32)
+        if math.isclose(values.sum(axis=1).mean(), 1, rel_tol=1e-6):
+            return np.log(np.clip(values, _LEAST_PROBABILITY, 1)).astype(np.float32)
+        shifted = values - values.max(axis=1, keepdims=True)
+        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        clipped: npt.NDArray[np.float64] = np.clip(shifted, math.log(_LEAST_PROBABILITY), 0)
+        return clipped.astype(np.float32)
 
 
 def build_ctcdecoder(
@@ -137,35 +224,75 @@ def build_ctcdecoder(
     unk_score_offset: float = -10.0,
     lm_score_boundary: bool = True,
 ) -> BeamSearchDecoderCTC:
-    """A decoder for these labels; the blank is "" (or `<pad>`, `[PAD]`, `<blank>`, `_`), the space " " or "|"."""
-    tokens = ["" if label in _SPECIAL and "" not in labels else label for label in labels]
-    if tokens.count("") != 1:
-        raise DecoderError(f'got {tokens.count("")} labels for the blank, wanted one: "" or one of {sorted(_SPECIAL)}')
-    known = set("".join(tokens))
-    words = None if unigrams is None else [word for word in unigrams if word and set(word) <= known]
-    weights: _Weights = {"alpha": alpha, "beta": beta, "unknown_word_penalty": unk_score_offset}
-    path = None if kenlm_model_path is None else os.fspath(kenlm_model_path)
-    return BeamSearchDecoderCTC(tokens, path, words, weights, lm_score_boundary)
+    """A decoder over labels: the blank is ``""`` (or ``[PAD]``, ``<pad>``, ``_``), the space ``" "`` (or ``"|"``).
+
+    Labels of which some begin with ``▁`` or ``##`` are word pieces. A blank that is missing is appended as last column.
+    unigrams: the known words; None takes those of the language model, where its file carries them.
+    Raises CompatError (a ValueError) for labels, files or settings that cannot be used.
+    """
+    return BeamSearchDecoderCTC(labels, kenlm_model_path, unigrams, alpha, beta, unk_score_offset, lm_score_boundary)
 
 
-def _log_softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    x = np.asarray(logits, dtype=np.float64)
-    if x.ndim != 2:
-        raise DecoderError(f"got logits of shape {list(x.shape)}, wanted [frames, labels]")
-    if not np.isfinite(x).any(axis=1).all() or np.isnan(x).any() or np.isposinf(x).any():
-        raise DecoderError("got NaN, +inf or a frame of -inf in the logits; wanted finite numbers [frames, labels]")
-    if x.size and (x >= 0).all() and np.allclose(x.sum(axis=1), 1.0, atol=1e-3):
-        x = np.log(np.maximum(x, 1e-15))  # probabilities, as pyctcdecode takes them, too
-    x = x - x.max(axis=1, keepdims=True, initial=-np.inf)
-    x = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-    clipped: npt.NDArray[np.float32] = np.clip(x, _LEAST, 0.0).astype(np.float32)
-    return clipped
+def _beams(found: Iterable[Hypothesis], beam_prune_logp: float) -> list[OutputBeamMPSafe]:
+    beams: list[OutputBeamMPSafe] = []
+    for h in found:
+        if beams and h.score < beams[0][3] + beam_prune_logp:
+            break
+        frames = [(word.text, (word.start, word.end)) for word in h.words]
+        beams.append((h.text, frames, h.acoustic_score, h.score))
+    return beams
 
 
-def _hot(hotwords: Iterable[str] | None, weight: float) -> dict[str, float]:
-    return {word: weight for word in hotwords or () if word.strip()}
+def _boosts(hotwords: Iterable[str] | None, weight: float) -> dict[str, float]:
+    """As in pyctcdecode each word counts for itself, also those of a phrase."""
+    return {word: weight for phrase in hotwords or () for word in phrase.split()}
 
 
-def _beam(hypothesis: Hypothesis) -> OutputBeam:
-    frames = [(word.text, (word.start, word.end)) for word in hypothesis.words]
-    return OutputBeam(hypothesis.text, None, frames, hypothesis.acoustic_score, hypothesis.score)
+def _refuse_state(lm_start_state: object) -> None:
+    if lm_start_state is not None:
+        raise CompatError("got an lm_start_state, wanted None: use BeamSearchDecoder.stream to go on with an utterance")
+
+
+def _checked(logits: npt.ArrayLike, labels: int) -> npt.NDArray[np.float64]:
+    try:
+        values: npt.NDArray[Any] = np.asarray(logits, dtype=np.float64)
+    except (ValueError, TypeError):
+        raise CompatError("got something that is no array of numbers, wanted logits [frames, labels]") from None
+    if values.ndim != 2 or values.shape[1] != labels:
+        raise CompatError(
+            f"got logits of shape {list(values.shape)}, wanted [frames, labels={labels}], the blank included"
+        )
+    bad = ~(values < np.inf).all(axis=1) | (values == -np.inf).all(axis=1)
+    if bad.any():
+        raise CompatError(f"frame {bad.argmax()} has a NaN or +inf or nothing but -inf, wanted finite logits")
+    return values
+
+
+def _normalise(labels: Sequence[str]) -> list[str]:
+    """Labels in our terms: the blank is "", the space " ", a piece that begins a word begins with ▁."""
+    if len(set(labels)) != len(labels):
+        raise CompatError("got labels of which two are the same, wanted different ones")
+    hashes = any(label.startswith("##") for label in labels)
+    pieces = hashes or any(label.startswith(_BOUNDARY) for label in labels)
+    if pieces and any(" " in label for label in labels):
+        raise CompatError("got a label with a space among word pieces, wanted pieces only")
+    out = [_piece(label) for label in labels] if hashes else list(labels)
+    out = ["" if _BLANK.fullmatch(label) else label for label in out]
+    if not pieces:
+        out = _replace_first(out, "|", " ")
+        out = _replace_first(out, "_", "")
+    unknown = _BOUNDARY + "⁇" if pieces else "⁇"
+    out = [unknown if _UNKNOWN.fullmatch(label) else label for label in out]
+    return out if "" in out else [*out, ""]
+
+
+def _piece(label: str) -> str:
+    if label.startswith("##"):
+        return label[2:]
+    return label if not label or _SPECIAL.fullmatch(label) else _BOUNDARY + label
+
+
+def _replace_first(labels: list[str], old: str, new: str) -> list[str]:
+    if old not in labels or new in labels:
+        return labels
+    return [new if label == old else label for label in labels]
