@@ -73,9 +73,10 @@ def _introduction(result: dict[str, Any]) -> str:
     model = "without a language model"
     if "lm" in files:
         model = f"with the language model {files['lm']['name']} ({files['lm']['bytes'] / 1e6:.1f} MB)"
+    skipped = f"after the first {emissions['skipped']}, " if emissions["skipped"] else ""
     source = f"made by {emissions['bundle']} from " if "bundle" in emissions else "from "
     return (
-        f"Log-probabilities {source}{emissions['name']}: {result['utterances']} utterances, "
+        f"Log-probabilities {source}{emissions['name']}: {skipped}{result['utterances']} utterances, "
         f"{result['audio_seconds']:.0f} s of audio, {result['words']} words, "
         f"{1000 * emissions['frame_seconds']:g} ms a frame, {model}. Processor time of the decode call on one thread, "
         f"conversions of the input included; a process for each decoder, utterances in interleaved blocks of rotating "
