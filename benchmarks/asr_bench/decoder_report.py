@@ -55,7 +55,7 @@ def markdown(result: dict[str, Any], name: str) -> str:
         f"# Beam search decoders on {result['emissions']['name']}\n\n{_introduction(result)}\n",
         f"## Error rates and time\n\n![word error rate against time]({name}-accuracy.svg)\n\n{_sweep(result)}",
     ]
-    if compared := _at_equal_accuracy(result["sweep"]):
+    if compared := at_equal_accuracy(result["sweep"]):
         parts.append(f"## Ours at a word error rate that is not higher\n\n{compared}")
     if result["length"]:
         pictures = f"![time against length]({name}-length.svg)\n\n![memory against length]({name}-memory.svg)"
@@ -109,7 +109,7 @@ def _sweep(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def _at_equal_accuracy(points: list[Point]) -> str:
+def at_equal_accuracy(points: list[Point]) -> str:
     """For each point of another decoder, our cheapest that makes no more errors."""
     ours = [point for point in points if point["decoder"] == "ours"]
     rows = []

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_bench.contestants import KNOWN, WORKER, DecoderFailed, Worker, choose
+from asr_bench.decoder_report import at_equal_accuracy
 from asr_bench.emissions import ENGLISH, Emissions, compute_emissions, read_emissions
 from asr_bench.manifest import Utterance
 from asr_bench.peers.worker import forget_peak, memory
@@ -231,6 +232,19 @@ def test_a_chart_is_xml_and_holds_its_points(points: list[tuple[float, float]], 
 def test_ticks_are_round() -> None:
     assert Axis.around([0.3, 30], True, 0, 1).ticks() == pytest.approx([0.5, 1, 2, 5, 10, 20])
     assert Axis.around([5, 18], False, 0, 1).ticks() == [5, 10, 15]
+
+
+# --- the report
+
+
+def test_ours_at_equal_accuracy_is_the_cheapest_that_is_no_worse() -> None:
+    ours = [(5, 9.0, 1.0), (10, 8.0, 2.0), (20, 7.0, 4.0), (50, 7.5, 3.0)]
+    points = [{"decoder": "ours", "beam": beam, "wer": wer, "ms": ms} for beam, wer, ms in ours]
+    points += [{"decoder": "theirs", "beam": 7, "wer": wer, "ms": 30.0} for wer in (8.0, 7.8, 6.9)]
+    rows = [line.split(" | ")[4:] for line in at_equal_accuracy(points).splitlines()[2:]]
+    assert [row[0] for row in rows] == ["10", "50", "—"]
+    assert [row[3] for row in rows] == ["15.0 |", "10.0 |", "not reached |"]
+    assert at_equal_accuracy(points[:4]) == ""
 
 
 # --- the command
