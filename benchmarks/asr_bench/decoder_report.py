@@ -28,7 +28,7 @@ def charts(result: dict[str, Any]) -> dict[str, str]:
     }
     for key, of, unit in (
         ("length", "ms_per_audio_second", "CPU milliseconds per second of audio"),
-        ("memory", "extra_mb", "extra memory, MB (0.1: as much or less)"),
+        ("memory", "extra_mb", "extra memory, MB (0.1: that or less)"),
     ):
         if result["length"]:
             pictures[key] = chart(
