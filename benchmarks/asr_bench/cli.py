@@ -119,3 +119,62 @@ def throughput(
     markdown = report.throughput_markdown(result)
     report.write(output, name or "throughput", result, markdown)
     print(markdown, end="")
+
+
+@app.command()
+def decoder(
+    emissions: Annotated[Path | None, typer.Option(help=".npz with emis, offs and refs.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="In place of --emissions, with --manifest.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Recordings for --bundle.")] = None,
+    lm: Annotated[Path | None, typer.Option(help="ARPA or KenLM binary; without it nobody has a model.")] = None,
+    words: Annotated[Path | None, typer.Option(help="The words of --lm, one a line.")] = None,
+    scorer: Annotated[Path | None, typer.Option(help="The same as a .scorer, for ds_ctcdecoder.")] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(envvar="ASR_BENCH_PEERS", help="NAME=PYTHON that has it; by default all that this one has."),
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option(help="NAME:key=value,… in place of the tuned ones.")] = None,
+    beams: Annotated[str, typer.Option(help="Beam sizes.")] = "10,25,50,100,200,500",
+    lengths: Annotated[str, typer.Option(help='Seconds decoded at once; "" for none.')] = "10,60,300,900",
+    length_beam: Annotated[int, typer.Option(min=1, help="Beam size for --lengths.")] = 50,
+    utterances: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each measurement, for medians.")] = 3,
+    output: Output = Path("benchmarks/results"),
+    name: Name = None,
+) -> None:
+    """Our beam search beside others: error rates, processor time, memory, by beam and by length."""
+    from asr_bench import contestants, decoder_report
+    from asr_bench.emissions import obtain
+    from asr_bench.scenarios import decoder as scenario
+
+    sizes, seconds = _numbers(beams, "--beams"), _numbers(lengths, "--lengths") if lengths else []
+    files = contestants.check_files(lm, words, scorer)
+    chosen = contestants.choose(peer or [], settings or [], files)
+    heard, described = obtain(emissions, bundle, manifest, utterances)
+    result = {
+        "scenario": "decoder",
+        "machine": machine(),
+        "emissions": described,
+        **scenario.measure(
+            chosen,
+            heard,
+            files,
+            beams=sizes,
+            lengths=seconds,
+            length_beam=length_beam,
+            repeats=repeats,
+            progress=lambda told: print(told, file=sys.stderr),
+        ),
+    }
+    name = name or f"decoder-{Path(described['name']).stem}"
+    report.write(output, name, result, decoder_report.markdown(result, name))
+    for key, picture in decoder_report.charts(result).items():
+        report.write_text(output / f"{name}-{key}.svg", picture)
+    print(decoder_report.markdown(result, name), end="")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not numbers from 1 on with commas between", param_hint=option)
+    return [int(part) for part in parts]

@@ -52,7 +52,7 @@ def accuracy_markdown(result: dict[str, Any]) -> str:
         + table(["decoder", "source", "utterances", "WER % (95 % interval)", "CER % (95 % interval)"], rows)
         + "\nConfidences of words:\n\n"
         + table(["decoder", "words", "expected calibration error"], confidences)
-        + _footer(result)
+        + footer(result)
     )
 
 
@@ -95,11 +95,12 @@ def throughput_markdown(result: dict[str, Any]) -> str:
         + table(head, rows)
         + f"\nCold start: {cold['wall_seconds']:.2f} s (least {cold['wall_seconds_least']:.2f} s, CPU "
         f"{cold['cpu_seconds']:.2f} s) from process start to the text of one file, {cold['peak_mb']:.0f} MB.\n"
-        + _footer(result)
+        + footer(result)
     )
 
 
-def _footer(result: dict[str, Any]) -> str:
+def footer(result: dict[str, Any]) -> str:
+    """The machine, its versions and its load."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (

@@ -168,7 +168,11 @@ NB_MODULE(_decoder, m) {
     try {
       std::rethrow_exception(error);
     } catch (const asr::DecoderError& e) {
-      PyErr_SetString(nb::module_::import_("asr_runtime.errors").attr("DecoderError").ptr(), e.what());
+      // A damaged file may put bytes into the message that are not UTF-8.
+      const std::string text = e.what();
+      const auto message =
+          nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+      PyErr_SetObject(nb::module_::import_("asr_runtime.errors").attr("DecoderError").ptr(), message.ptr());
     }
   });
   bind_results(m);
