@@ -137,6 +137,7 @@ def decoder(
     beams: Annotated[str, typer.Option(help="Beam sizes.")] = "10,25,50,100,200,500",
     lengths: Annotated[str, typer.Option(help='Seconds decoded at once; "" for none.')] = "10,60,300,900",
     length_beam: Annotated[int, typer.Option(min=1, help="Beam size for --lengths.")] = 50,
+    skip: Annotated[int, typer.Option(min=0, help="The first utterances, that settings were tuned on.")] = 0,
     utterances: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement, for medians.")] = 3,
     output: Output = Path("benchmarks/results"),
@@ -150,7 +151,7 @@ def decoder(
     sizes, seconds = _numbers(beams, "--beams"), _numbers(lengths, "--lengths") if lengths else []
     files = contestants.check_files(lm, words, scorer)
     chosen = contestants.choose(peer or [], settings or [], files)
-    heard, described = obtain(emissions, bundle, manifest, utterances)
+    heard, described = obtain(emissions, bundle, manifest, slice(skip, utterances and skip + utterances))
     result = {
         "scenario": "decoder",
         "machine": machine(),

@@ -55,7 +55,7 @@ def markdown(result: dict[str, Any], name: str) -> str:
         f"# Beam search decoders on {result['emissions']['name']}\n\n{_introduction(result)}\n",
         f"## Error rates and time\n\n![word error rate against time]({name}-accuracy.svg)\n\n{_sweep(result)}",
     ]
-    if compared := _at_equal_accuracy(result["sweep"]):
+    if compared := at_equal_accuracy(result["sweep"]):
         parts.append(f"## Ours at a word error rate that is not higher\n\n{compared}")
     if result["length"]:
         pictures = f"![time against length]({name}-length.svg)\n\n![memory against length]({name}-memory.svg)"
@@ -73,9 +73,10 @@ def _introduction(result: dict[str, Any]) -> str:
     model = "without a language model"
     if "lm" in files:
         model = f"with the language model {files['lm']['name']} ({files['lm']['bytes'] / 1e6:.1f} MB)"
+    skipped = f"after the first {emissions['skipped']}, " if emissions["skipped"] else ""
     source = f"made by {emissions['bundle']} from " if "bundle" in emissions else "from "
     return (
-        f"Log-probabilities {source}{emissions['name']}: {result['utterances']} utterances, "
+        f"Log-probabilities {source}{emissions['name']}: {skipped}{result['utterances']} utterances, "
         f"{result['audio_seconds']:.0f} s of audio, {result['words']} words, "
         f"{1000 * emissions['frame_seconds']:g} ms a frame, {model}. Processor time of the decode call on one thread, "
         f"conversions of the input included; a process for each decoder, utterances in interleaved blocks of rotating "
@@ -108,7 +109,7 @@ def _sweep(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def _at_equal_accuracy(points: list[Point]) -> str:
+def at_equal_accuracy(points: list[Point]) -> str:
     """For each point of another decoder, our cheapest that makes no more errors."""
     ours = [point for point in points if point["decoder"] == "ours"]
     rows = []

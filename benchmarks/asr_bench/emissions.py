@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Emissions:
         cls, parts: Sequence[NDArray[np.float32]], references: Sequence[str], tokens: Sequence[str], seconds: float
     ) -> Emissions:
         """From one array [frames, tokens] an utterance, its columns in any order; raises DecoderError."""
+        if not parts:
+            raise DecoderError("no utterances are left; skip fewer.")
         if sorted(map(len, tokens))[:2] != [0, 1] or max(map(len, tokens)) > 1 or " " not in tokens:
             raise DecoderError(
                 f"got tokens {list(tokens)}; the decoders are compared on single characters with a space and a blank."
@@ -60,21 +63,22 @@ def _rank(token: str) -> tuple[int, str]:
 
 
 def obtain(
-    path: Path | None, bundle: Path | None, manifest: Path | None, first: int | None
+    path: Path | None, bundle: Path | None, manifest: Path | None, chosen: slice
 ) -> tuple[Emissions, dict[str, Any]]:
-    """Emissions from a file, or from a bundle and a manifest, at most the `first`, and what they are."""
+    """Those `chosen` of a file's utterances, or of a manifest's as a bundle hears them, and what they are."""
     if (path is None) == (bundle is None) or (bundle is None) != (manifest is None):
         raise DecoderError("give log-probabilities either as --emissions, or as --bundle and --manifest.")
     if bundle and manifest:
-        found = compute_emissions(bundle, read_manifest(manifest), first)
+        found = compute_emissions(bundle, read_manifest(manifest)[chosen])
         described = {"name": manifest.name, "bundle": Bundle.load(bundle).name}
     elif path:
-        found, described = read_emissions(path, first), {"name": path.name}
-    return found, {**described, "tokens": list(found.tokens), "frame_seconds": found.frame_seconds}
+        found, described = read_emissions(path, chosen), {"name": path.name}
+    rest = {"skipped": chosen.start or 0, "tokens": list(found.tokens), "frame_seconds": found.frame_seconds}
+    return found, {**described, **rest}
 
 
-def read_emissions(path: Path, first: int | None) -> Emissions:
-    """The first utterances of an .npz file: emis [frames, tokens], offs [utterances + 1], refs [utterances].
+def read_emissions(path: Path, chosen: slice = slice(None)) -> Emissions:
+    """The `chosen` utterances of an .npz file: emis [frames, tokens], offs [utterances + 1], refs [utterances].
 
     It may have `tokens` [tokens] (else it has 29: the space, a to z, the apostrophe, the blank) and `frame_seconds`
     (else 0.04). Raises DecoderError where it is none.
@@ -88,9 +92,9 @@ def read_emissions(path: Path, first: int | None) -> Emissions:
         reason = getattr(error, "strerror", None) or (error.args[0] if error.args else type(error).__name__)
         raise DecoderError(f"{path}: got no emissions ({reason}); wanted .npz with emis, offs and refs.") from None
     _check(path, rows, offsets, references, tokens)
-    count = min(first or len(references), len(references))
-    parts = [rows[offsets[index] : offsets[index + 1]].astype(np.float32) for index in range(count)]
-    return Emissions.ordered(parts, references[:count], tokens, seconds)
+    spans = list(pairwise(offsets))[chosen]
+    parts = [rows[begin:end].astype(np.float32) for begin, end in spans]
+    return Emissions.ordered(parts, references[chosen], tokens, seconds)
 
 
 def _check(
@@ -121,13 +125,13 @@ class _Kept:
         return self.greedy.decode(log_probs)
 
 
-def compute_emissions(path: Path, utterances: Sequence[Utterance], first: int | None) -> Emissions:
+def compute_emissions(path: Path, utterances: Sequence[Utterance]) -> Emissions:
     """What the bundle's model hears in the recordings, on the processor; raises AsrError where it cannot be had."""
     bundle = Bundle.load(path)
     kept = _Kept(bundle)
     recognizer = Recognizer(bundle, engines.choose(bundle, "cpu"), kept, threads=engines.usable_cores())
-    chosen, parts = utterances[: first or len(utterances)], []
-    for utterance in chosen:
+    parts = []
+    for utterance in utterances:
         recognizer.transcribe(utterance.audio)
         parts.append(kept.log_probs)
-    return Emissions.ordered(parts, [utterance.text for utterance in chosen], bundle.tokens, bundle.frame_seconds)
+    return Emissions.ordered(parts, [utterance.text for utterance in utterances], bundle.tokens, bundle.frame_seconds)

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_bench.contestants import KNOWN, WORKER, DecoderFailed, Worker, choose
+from asr_bench.decoder_report import at_equal_accuracy
 from asr_bench.emissions import ENGLISH, Emissions, compute_emissions, read_emissions
 from asr_bench.manifest import Utterance
 from asr_bench.peers.worker import forget_peak, memory
@@ -62,7 +63,7 @@ def words(tmp_path: Path) -> Path:
 def test_columns_come_in_one_order_whatever_theirs_was(tmp_path: Path) -> None:
     tokens = ("", "'", " ", *"zyxwvutsrqponmlkjihgfedcba")
     save(tmp_path / "e.npz", ["it's a"], [spelt("it's a", tokens=tokens)], tokens=np.array(tokens), frame_seconds=0.02)
-    found = read_emissions(tmp_path / "e.npz", None)
+    found = read_emissions(tmp_path / "e.npz")
     assert found.tokens == ENGLISH
     assert found.seconds([0]) == pytest.approx(12 * 0.02)
     np.testing.assert_array_equal(found.log_probs, spelt("it's a"))
@@ -71,9 +72,9 @@ def test_columns_come_in_one_order_whatever_theirs_was(tmp_path: Path) -> None:
 def test_half_precision_and_fewer_utterances(clear: Path, tmp_path: Path) -> None:
     with np.load(clear) as file:
         np.savez(tmp_path / "half.npz", **{**file, "emis": file["emis"].astype(np.float16)})
-    found = read_emissions(tmp_path / "half.npz", 2)
-    assert (found.references, found.log_probs.dtype) == (("cat", "cut cat"), np.float32)
-    assert len(found.log_probs) == found.offsets[-1] == 20
+    found = read_emissions(tmp_path / "half.npz", slice(1, 3))
+    assert (found.references, found.log_probs.dtype) == (("cut cat", "cat cat cat"), np.float32)
+    assert len(found.log_probs) == found.offsets[-1] == 14 + 22
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_what_is_no_emissions_is_refused(
     good = {"emis": np.zeros((6, 29), np.float32), "offs": np.array([0, 4, 6]), "refs": np.array(["a", "b"])}
     np.savez(tmp_path / "e.npz", **{**good, **changes})
     with pytest.raises(DecoderError) as error:
-        read_emissions(tmp_path / "e.npz", None)
+        read_emissions(tmp_path / "e.npz")
     one_sentence(str(error.value))
 
 
@@ -106,7 +107,7 @@ def test_a_bundle_hears_a_manifest(tone_bundle: Path, spell: Callable[[str], np.
     said = [Utterance(tmp_path / f"{number}.flac", text, "") for number, text in enumerate(texts)]
     for utterance in said:
         soundfile.write(utterance.audio, spell(utterance.text), 16000)
-    found = compute_emissions(tone_bundle, said, None)
+    found = compute_emissions(tone_bundle, said)
     assert (found.tokens, found.references) == (ENGLISH, tuple(texts))
     parts = np.split(found.log_probs, found.offsets[1:-1])
     assert [BeamSearchDecoder(found.tokens).decode(part)[0].text for part in parts] == texts
@@ -156,7 +157,7 @@ def worker(clear: Path, arpa: Path, words: Path, **changes: object) -> Worker:
 
 
 def test_a_process_gives_what_the_decoder_gives(clear: Path, arpa: Path, words: Path) -> None:
-    emissions = read_emissions(clear, None)
+    emissions = read_emissions(clear)
     decoder = BeamSearchDecoder(ENGLISH, language_model=arpa, lexicon=words)
     with closing(worker(clear, arpa, words)) as process:
         answer = process.decode(10, [[0], [1], [3, 1]])
@@ -185,7 +186,7 @@ def test_an_error_in_a_process_is_one_sentence(
 
 
 def test_who_ends_early_is_left_out_and_the_others_go_on(clear: Path, arpa: Path, words: Path) -> None:
-    task = Task(read_emissions(clear, None), {}, clear)
+    task = Task(read_emissions(clear), {}, clear)
     with closing(worker(clear, arpa, words)) as one, closing(worker(clear, arpa, words, name="other")) as other:
         other._process.kill()
         runs = interleaved({"ours": one, "other": other}, task, 10, 2)
@@ -231,6 +232,19 @@ def test_a_chart_is_xml_and_holds_its_points(points: list[tuple[float, float]], 
 def test_ticks_are_round() -> None:
     assert Axis.around([0.3, 30], True, 0, 1).ticks() == pytest.approx([0.5, 1, 2, 5, 10, 20])
     assert Axis.around([5, 18], False, 0, 1).ticks() == [5, 10, 15]
+
+
+# --- the report
+
+
+def test_ours_at_equal_accuracy_is_the_cheapest_that_is_no_worse() -> None:
+    ours = [(5, 9.0, 1.0), (10, 8.0, 2.0), (20, 7.0, 4.0), (50, 7.5, 3.0)]
+    points = [{"decoder": "ours", "beam": beam, "wer": wer, "ms": ms} for beam, wer, ms in ours]
+    points += [{"decoder": "theirs", "beam": 7, "wer": wer, "ms": 30.0} for wer in (8.0, 7.8, 6.9)]
+    rows = [line.split(" | ")[4:] for line in at_equal_accuracy(points).splitlines()[2:]]
+    assert [row[0] for row in rows] == ["10", "50", "—"]
+    assert [row[3] for row in rows] == ["15.0 |", "10.0 |", "not reached |"]
+    assert at_equal_accuracy(points[:4]) == ""
 
 
 # --- the command
@@ -290,6 +304,7 @@ def test_a_decoder_that_refuses_all_is_told(tmp_path: Path, one_sentence: Callab
         (["--emissions", "E", "--bundle", "b", "--manifest", "m"], "either as --emissions"),
         (["--bundle", "b"], "--bundle and --manifest"),
         (["--emissions", "absent.npz"], "absent.npz"),
+        (["--emissions", "E", "--skip", "6"], "skip fewer"),
         (["--emissions", "E", "--lm", "E"], "--words"),
         (["--emissions", "E", "--scorer", "E"], "--lm and --words"),
         (["--emissions", "E", "--lm", "absent.lm", "--words", "E"], "absent.lm"),
