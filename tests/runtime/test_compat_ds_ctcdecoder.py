@@ -108,8 +108,9 @@ def test_weights_may_be_reset(alphabet: Alphabet) -> None:
 def test_hot_words_count_with_alpha_where_they_stand(alphabet: Alphabet, scorer: Scorer) -> None:
     probs = utterances()[0]
     ((score, text),) = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer)
-    found = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer, hot_words={"vision": 4.0})
-    assert found == [(pytest.approx(score + 0.75 * 4.0, abs=0.05), text)]
+    for hot_words in ({"vision": 4.0}, {b"vision": 4.0}):
+        found = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer, hot_words=hot_words)
+        assert found == [(pytest.approx(score + 0.75 * 4.0, abs=0.05), text)]
     ((_, changed),) = ctc_beam_search_decoder(probs, alphabet, 50, scorer=scorer, hot_words={"vision": -100.0})
     assert "vision" in text and "vision" not in changed
     with pytest.warns(UserWarning, match="without a scorer"):

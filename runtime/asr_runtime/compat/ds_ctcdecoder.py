@@ -28,6 +28,7 @@ from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
 __all__ = ["Alphabet", "Scorer", "ctc_beam_search_decoder", "ctc_beam_search_decoder_batch"]
 
 Results = list[tuple[float, str]]
+HotWords = Mapping[str, float] | Mapping[bytes, float]  # ds_ctcdecoder 0.9.3 takes keys of bytes only
 
 _TINY = 1.17549435e-38  # the smallest normal float32, which ds_ctcdecoder adds before it takes logarithms
 _SURELY_BLANK = 0.999  # ds_ctcdecoder begins at the first frame whose blank is less likely
@@ -125,14 +126,14 @@ def ctc_beam_search_decoder(
     cutoff_prob: float = 1.0,
     cutoff_top_n: int = 40,
     scorer: Scorer | None = None,
-    hot_words: Mapping[str, float] | None = None,
+    hot_words: HotWords | None = None,
     num_results: int = 1,
 ) -> Results:
     """Probabilities [time, classes], the blank last -> up to num_results of (natural-log score, text), best first.
 
     cutoff_prob: of each frame, only the likeliest tokens that add up to this, and at most cutoff_top_n of them; the
     blank is never cut, and cutoff_prob 1.0 cuts nothing, whatever cutoff_top_n says.
-    hot_words: word -> boost, weighted by the scorer's alpha.
+    hot_words: word (also as UTF-8 bytes) -> boost, weighted by the scorer's alpha.
     Raises CompatError (a ValueError) for input or settings that cannot be meant.
     """
     with value_errors():
@@ -149,7 +150,7 @@ def ctc_beam_search_decoder_batch(
     cutoff_prob: float = 1.0,
     cutoff_top_n: int = 40,
     scorer: Scorer | None = None,
-    hot_words: Mapping[str, float] | None = None,
+    hot_words: HotWords | None = None,
     num_results: int = 1,
 ) -> list[Results]:
     """Many utterances [batch, time, classes], of which the first seq_lengths[i] frames count, on num_processes threads.
@@ -179,7 +180,7 @@ class _Search:
         cutoff_prob: float,
         cutoff_top_n: int,
         scorer: Scorer | None,
-        hot_words: Mapping[str, float] | None,
+        hot_words: HotWords | None,
         num_results: int,
     ) -> None:
         if not 0 < cutoff_prob <= 1:
@@ -200,8 +201,7 @@ class _Search:
             repeated_spaces=False,
             n_best=max(num_results, 2),  # 1 lets the search merge hypotheses, which ds_ctcdecoder does not
         )
-        boosts = hot_words.items() if hot_words and scorer else ()
-        self.hot_words = {word: boost * scorer.alpha for word, boost in boosts} if scorer else {}
+        self.hot_words = _boosts(hot_words, scorer.alpha) if hot_words and scorer else {}
         self.private = alphabet if scorer is None else None
         self.decoder = _without_words(alphabet, config, hot_words) if scorer is None else scorer.decoder(config)
         if scorer and scorer.labels != alphabet.labels:
@@ -238,11 +238,15 @@ class _Search:
         ]
 
 
-def _without_words(alphabet: Alphabet, config: BeamConfig, hot_words: Mapping[str, float] | None) -> BeamSearchDecoder:
+def _without_words(alphabet: Alphabet, config: BeamConfig, hot_words: HotWords | None) -> BeamSearchDecoder:
     """Without a scorer ds_ctcdecoder knows no words: a space is a character like any other."""
     if hot_words:
         warnings.warn("hot words have no effect without a scorer, as in ds_ctcdecoder", stacklevel=4)
     return BeamSearchDecoder([*(chr(_FIRST_PRIVATE + i) for i in range(alphabet.GetSize())), ""], config=config)
+
+
+def _boosts(hot_words: HotWords, alpha: float) -> dict[str, float]:
+    return {word.decode() if isinstance(word, bytes) else word: boost * alpha for word, boost in hot_words.items()}
 
 
 def _text_of(private: str, alphabet: Alphabet) -> str:
