@@ -212,7 +212,13 @@ def test_pieces_of_every_length_hold_the_same_utterances(frames: list[int], leng
     assert utterances.count(utterances[0]) == len(lengths)
     assert emissions.seconds(utterances[0]) >= max(lengths) - 1e-6
     for seconds, cut in zip(lengths, cuts, strict=True):
-        assert all(emissions.seconds(piece[:-1]) < seconds for piece in cut)
+        assert len(cut) == 1 or emissions.seconds(cut[-1]) >= seconds / 2 - 1e-6
+        assert all(emissions.seconds(piece[:-1]) < seconds for piece in cut[:-1])
+
+
+def test_the_longest_length_is_one_piece() -> None:
+    emissions = Emissions.ordered([np.zeros((350, len(ENGLISH)), np.float32)] * 100, ["a"] * 100, ENGLISH, 0.04)
+    assert [len(pieces(emissions, seconds, 900)) for seconds in (10, 60, 300, 900)] == [65, 16, 3, 1]
 
 
 # --- charts

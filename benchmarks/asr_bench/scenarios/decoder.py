@@ -194,6 +194,9 @@ def pieces(emissions: Emissions, seconds: float, total: float) -> list[list[int]
         found[-1].append(number % count)
         covered += next_seconds
         number += 1
+    if len(found) > 1 and emissions.seconds(found[-1]) < seconds / 2:
+        rest = found.pop()
+        found[-1] += rest
     return found
 
 
