@@ -16,11 +16,15 @@ def charts(result: dict[str, Any]) -> dict[str, str]:
     """SVG pictures by name: `accuracy`, and with lengths measured `length` and `memory`."""
     pictures = {
         "accuracy": chart(
-            "Word error rate against time at each beam size",
+            f"Word error rate against time, beams {', '.join(map(str, dict.fromkeys(p['beam'] for p in result['sweep'])))}",
             "CPU milliseconds per second of audio",
             "word error rate, %",
             [
-                Line(name, [(p["ms_per_audio_second"], p["wer"]) for p in points], [str(p["beam"]) for p in points])
+                Line(
+                    name,
+                    [(p["ms_per_audio_second"], p["wer"]) for p in points],
+                    [str(p["beam"]) for p in points] if name == "ours" else (),
+                )
                 for name, points in _by_decoder(result["sweep"])
             ],
             log_up=False,

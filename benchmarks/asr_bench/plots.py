@@ -55,7 +55,7 @@ class Axis:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             found = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         else:
-            step = _round_step((self.high - self.low) / 6)
+            step = _round_step((self.high - self.low) / 10)
             found = [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
         return [value for value in found if self.low <= value <= self.high]
 
@@ -121,8 +121,9 @@ def _line(number: int, line: Line, x: Axis, y: Axis) -> str:
         f'<polyline points="{path}" fill="none" stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="{width}"/>'
     ]
     parts += [_marker(number, across, up) for across, up in places]
-    for (across, up), label in zip(places, line.labels, strict=False):
-        parts.append(_text(across + 6, up - 7, label, f'font-size="10" fill="{COLOURS[number % len(COLOURS)]}"'))
+    for index, ((across, up), label) in enumerate(zip(places, line.labels, strict=False)):
+        beside = (across + 5, up - 8) if index % 2 == 0 else (across - 5, up + 18)  # neighbours do not cover each other
+        parts.append(_text(*beside, label, f'font-size="11" fill="{COLOURS[number % len(COLOURS)]}"'))
     return "\n".join(parts)
 
 
