@@ -14,9 +14,10 @@ Point = dict[str, Any]
 
 def charts(result: dict[str, Any]) -> dict[str, str]:
     """SVG pictures by name: `accuracy`, and with lengths measured `length` and `memory`."""
+    beams = ", ".join(map(str, dict.fromkeys(point["beam"] for point in result["sweep"])))
     pictures = {
         "accuracy": chart(
-            f"Word error rate against time, beams {', '.join(map(str, dict.fromkeys(p['beam'] for p in result['sweep'])))}",
+            f"Word error rate against time, beams {beams}",
             "CPU milliseconds per second of audio",
             "word error rate, %",
             [

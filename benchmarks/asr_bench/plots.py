@@ -40,7 +40,7 @@ class Axis:
             positive = [value for value in values if value > 0] or [1.0]
             return cls(min(positive) / 1.2, max(positive) * 1.2, True, first_pixel, last_pixel)
         low, high = min(values), max(values)
-        room = 0.06 * (high - low) or 1.0
+        room = 0.08 * (high - low) or 1.0
         return cls(max(0.0, low - room), high + room, False, first_pixel, last_pixel)
 
     def pixel(self, value: float) -> float:
