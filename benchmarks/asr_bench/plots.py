@@ -40,7 +40,7 @@ class Axis:
             positive = [value for value in values if value > 0] or [1.0]
             return cls(min(positive) / 1.2, max(positive) * 1.2, True, first_pixel, last_pixel)
         low, high = min(values), max(values)
-        room = 0.08 * (high - low) or 1.0
+        room = max(0.08 * (high - low), 0.03 * high) or 1.0  # small differences shall look small
         return cls(max(0.0, low - room), high + room, False, first_pixel, last_pixel)
 
     def pixel(self, value: float) -> float:
@@ -121,8 +121,12 @@ def _line(number: int, line: Line, x: Axis, y: Axis) -> str:
         f'<polyline points="{path}" fill="none" stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="{width}"/>'
     ]
     parts += [_marker(number, across, up) for across, up in places]
+    written: list[tuple[float, float]] = []
     for index, ((across, up), label) in enumerate(zip(places, line.labels, strict=False)):
         beside = (across + 5, up - 8) if index % 2 == 0 else (across - 5, up + 18)  # neighbours do not cover each other
+        if any(abs(beside[0] - left) < 24 and abs(beside[1] - top) < 12 for left, top in written):
+            continue
+        written.append(beside)
         parts.append(_text(*beside, label, f'font-size="11" fill="{COLOURS[number % len(COLOURS)]}"'))
     return "\n".join(parts)
 
