@@ -89,7 +89,7 @@ def read_librispeech(folder: Path) -> list[Utterance]:
 
 
 def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utterance:
-    """The utterance with its text in lower case if so configured; none or a character outside the alphabet is an error."""
+    """The utterance, in lower case if so configured; no text or a character outside the alphabet is refused."""
     text = utterance.text.lower() if data.lower_case else utterance.text
     if not text.strip():
         raise RecipeError(f"{utterance.where}: the text is empty; write what is said or remove the line")
