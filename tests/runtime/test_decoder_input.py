@@ -168,6 +168,20 @@ def test_a_file_that_is_no_language_model_is_one_sentence(tmp_path: Path, conten
         BeamSearchDecoder(TOKENS, language_model=tmp_path / "missing")
 
 
+@pytest.mark.parametrize("alpha", [100, 1e3, 1e6, 1e300])
+@pytest.mark.parametrize("text", ["", "cat", "cut", "ca", "cat cut"])
+def test_weights_beyond_a_double_still_end_in_a_text(arpa: Path, alpha: float, text: str) -> None:
+    """Every ending's weight is exp(alpha * ln P_LM), which a double cannot hold."""
+    for penalty in (-math.inf, -1e4):
+        config = BeamConfig(alpha=alpha, beta=0, unknown_word_penalty=penalty, n_best=3)
+        decoder = BeamSearchDecoder(TOKENS, language_model=arpa, config=config)
+        assert decoder.decode(spell(text))
+        stream = decoder.stream()
+        stream.feed(spell(text))
+        assert not math.isnan(stream.partial().score)
+        assert not any(math.isnan(result.score) for result in stream.finish())
+
+
 def test_many_equal_weights_leave_room_for_heavier_ones() -> None:
     flat = np.full((3, 29), -4.0, dtype=np.float32)
     flat[:, TOKENS.index("")] = -0.3

@@ -82,7 +82,9 @@ def _session(model: Path) -> tuple[Any, str]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(f"ONNX Runtime is not installed ({error}); run `pip install asr-deploy[cpu]`.") from error
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
+        fault = "is not installed" if absent else "cannot be imported"
+        raise EngineError(f"ONNX Runtime {fault} ({error}); run `pip install asr-deploy[cpu]`.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
