@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from asr_runtime.errors import RecipeError
-from asr_training import loop
+from asr_training import data, loop
 from asr_training.checkpoint import load_checkpoint
 from asr_training.evaluate import evaluate
 from asr_training.loop import fit, learning_rate
@@ -80,6 +81,86 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_manifest: Path, tmp_
     assert 1 <= at <= 12
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+
+
+def replaced(recipe: Recipe, **tables: dict[str, Any]) -> Recipe:
+    """The recipe with some keys of some tables changed."""
+    changed = {name: dataclasses.replace(getattr(recipe, name), **keys) for name, keys in tables.items()}
+    return dataclasses.replace(recipe, **changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"longest_seconds": 0.2}, {"train": "repeat 0"}],
+    ids=["nothing fits", "nothing repeats"],
+)
+def test_a_run_without_a_batch_is_refused(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, change: dict[str, Any], one_sentence: Callable[[str], None]
+) -> None:
+    recipe = tiny_recipe(epochs=1)
+    if "train" in change:
+        change = {"train": (dataclasses.replace(recipe.data.train[0], repeat=0),)}
+    with pytest.raises(RecipeError, match="no utterance is left to train on") as caught:
+        fit(replaced(recipe, data=change), tmp_path)
+    one_sentence(str(caught.value))
+
+
+def test_data_that_became_fewer_stop_a_run_that_stands_inside_an_epoch(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(epochs=2)
+    run = loop.begin(recipe, tmp_path, torch.device("cpu"))
+    run.position.batch = 4  # of 4
+    loop.save(run, "last")
+    with pytest.raises(RecipeError, match="data have changed"):
+        fit(recipe, tmp_path)
+
+
+def test_the_first_line_says_what_is_left_out(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(replaced(tiny_recipe(epochs=1), data={"longest_seconds": 1.3}), tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(said) == 1
+    assert "8 utterances" in said[0]
+    assert "4 of 8 left out: 4 longer than 1.3 s, 0 with too few frames" in said[0]
+
+
+def test_an_interrupt_while_features_are_computed_stops_at_once(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = data.read_waveform, []
+
+    def interrupting(*arguments: Any) -> Any:
+        calls.append(arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return read(*arguments)
+
+    monkeypatch.setattr(data, "read_waveform", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe(epochs=1), tmp_path)
+    assert len(calls) == 1
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_second_signal_stops_at_once(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_on = []
+
+    def interrupting(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append("after one signal")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        went_on.append("after two")
+
+    monkeypatch.setattr(loop, "evaluate", interrupting)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe(epochs=1), tmp_path)
+    assert went_on == ["after one signal"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_finished_run_is_left_as_it_is(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

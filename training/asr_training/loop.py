@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from asr_runtime.errors import RecipeError
 from asr_training.checkpoint import Checkpoint, load_weights, newest, read_json, read_tensors, write_checkpoint
 from asr_training.data import Batch, Corpus, describe
 from asr_training.evaluate import evaluate
@@ -85,32 +87,37 @@ def fit(recipe: Recipe, folder: Path, device: str = "cpu") -> Position:
 
     A run that `folder` holds already is taken up where it stopped.
     """
+    run = begin(recipe, folder, torch.device(device))
+    print(opening(run), file=sys.stderr)
     with closing_on_signal() as stopped, SummaryWriter(str(folder / "tensorboard")) as board:
-        run = begin(recipe, folder, torch.device(device))
         saved = validated = time.monotonic()
         for batch_number in remaining(run):
             step(run, batch_number, board)
-            now = time.monotonic()
+            now, stop = time.monotonic(), bool(stopped)
             end_of_epoch = run.position.batch == 0
             minutes = recipe.training.validate_every_minutes
             if end_of_epoch or (minutes and now - validated > minutes * 60):
                 validate(run, board)
                 validated = saved = time.monotonic()
-            elif now - saved > SAVE_EVERY_SECONDS or stopped:
+            elif now - saved > SAVE_EVERY_SECONDS or stop:
                 save(run, "last")
                 saved = now
-            if stopped:
+            if stop:
                 raise KeyboardInterrupt
     return run.position
 
 
 @contextlib.contextmanager
 def closing_on_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of stopping at once, so that a step ends and is saved."""
+    """Collect a first SIGINT or SIGTERM in a list, so that a step ends and is saved; a second one stops at once."""
     stopped: list[int] = []
-    before = {
-        number: signal.signal(number, lambda n, _: stopped.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, _: object) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
@@ -128,13 +135,25 @@ def begin(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     validation = Corpus(recipe.data.validation, recipe.data, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     optimiser = make_optimiser(model, recipe.training)
-    steps = len(train.training_order(recipe.data, recipe.training, int(model.encoder.stride), 0))  # type: ignore[arg-type]
+    steps = len(train.training_order(recipe.data, recipe.training, model.stride, 0))
+    if not steps:
+        raise RecipeError(
+            f"[data]: no utterance is left to train on, {train.left_out(recipe.data, model.stride)};"
+            " change longest_seconds, repeat or the data"
+        )
     run = Run(recipe, folder, device, train, validation, model, optimiser, steps, Position())
     if saved := newest(folder / "last"):
         load_weights(model, saved)
         load_optimiser(optimiser, read_tensors(saved / "training.safetensors"))
         run.position = Position(**read_json(saved / "training.json"))
     return run
+
+
+def opening(run: Run) -> str:
+    """The first line of a run: what it is fitted on, and what is left out of that."""
+    data = describe(run.train)
+    left_out = run.train.left_out(run.recipe.data, run.model.stride)
+    return f"{data['utterances']} utterances, {data['hours']} hours, {data['speakers']} speakers; {left_out}"
 
 
 def make_optimiser(model: torch.nn.Module, config: Training) -> torch.optim.AdamW:
@@ -149,8 +168,12 @@ def remaining(run: Run) -> Iterator[np.ndarray]:
     """The batches that are still to do, epoch after epoch; keeps the position's epoch and batch."""
     position, recipe = run.position, run.recipe
     while position.epoch < recipe.training.epochs:
-        stride = int(run.model.encoder.stride)  # type: ignore[arg-type]
-        order = run.train.training_order(recipe.data, recipe.training, stride, position.epoch)
+        order = run.train.training_order(recipe.data, recipe.training, run.model.stride, position.epoch)
+        if position.batch >= len(order):
+            raise RecipeError(
+                f"{run.folder} stopped at batch {position.batch} of an epoch that has {len(order)} now: the data have"
+                " changed; bring them back or give another --out"
+            )
         label = f"epoch {position.epoch + 1}/{recipe.training.epochs}"
         with tqdm(total=len(order), initial=position.batch, desc=label, unit="batch", disable=None) as bar:
             while position.batch < len(order):
