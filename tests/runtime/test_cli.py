@@ -106,6 +106,22 @@ def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Pa
 
 
 @pytest.mark.parametrize(
+    "settings",
+    ['{"end_of_sentence": "no"}', '{"look_ahead": 7}', '{"alpha": 1%s}' % ("0" * 400), '{"hot_words": 3}'],
+    ids=["text", "number", "huge", "list"],
+)
+def test_unusable_settings_of_a_bundle_are_one_line_and_code_2(
+    tone_bundle: Path, recordings: list[Path], tmp_path: Path, settings: str
+) -> None:
+    shutil.copytree(tone_bundle, tmp_path / "wrong")
+    manifest = tmp_path / "wrong" / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"decoder": {}', f'"decoder": {settings}'))
+    command = [*COMMAND, "--model", str(tmp_path / "wrong"), str(recordings[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         [],
