@@ -139,7 +139,7 @@ def measure(session: Session | Engine, model: AcousticModel, recordings: Sequenc
         longest_samples=max(lengths),
         max_difference=float(every.max()),
         mean_difference=float(every.mean()),
-        max_difference_alone=float(max(each.max() for each in against_alone)),
+        max_difference_alone=float(np.concatenate([each.ravel() for each in against_alone]).max()),
     )
 
 

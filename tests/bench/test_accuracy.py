@@ -85,6 +85,17 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
         read_manifest(tmp_path / "m.jsonl")
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, separator: str) -> None:
+    rows = [{"audio": f"a{separator}b.wav", "text": "one"}, {"audio": "c.wav", "text": "two"}]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "m.jsonl").write_bytes(lines.encode())
+    assert [(each.name, each.text) for each in read_manifest(tmp_path / "m.jsonl")] == [
+        (f"a{separator}b.wav", "one"),
+        ("c.wav", "two"),
+    ]
+
+
 def test_missing_and_empty_manifests(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         read_manifest(tmp_path / "absent.jsonl")

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from asr_export import crnn
 from asr_export.graph import author
-from asr_export.proofs import Session, batches, padded, prove, speech_like
+from asr_export.proofs import Session, batches, measure, padded, prove, speech_like
 from asr_runtime.errors import ExportError
 from asr_training.model import AcousticModel, Stem
 from asr_training.recipe import CRNN, ConvolutionAttention, Model
@@ -128,6 +128,25 @@ def test_recordings_are_measured_too(authored: Author) -> None:
     assert more.utterances == plain.utterances + 5
     assert more.longest_samples == 400_000
     assert more.record()["max_difference"] == more.max_difference
+
+
+class NotANumberAlone(Session):
+    """A graph that is right in batches and for the first item alone, and NaN for every later item alone."""
+
+    alone = 0
+
+    def log_probs(self, waveform: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        found = super().log_probs(waveform, lengths)
+        self.alone += len(lengths) == 1
+        return [item * np.nan for item in found] if len(lengths) == 1 and self.alone > 1 else found
+
+
+def test_a_later_item_that_is_not_a_number_alone_is_noticed(authored: Author) -> None:
+    model, graph = authored(SMALL_CONVOLUTION_ATTENTION)
+    figures = measure(NotANumberAlone(graph.SerializeToString()), model)
+    assert np.isnan(figures.max_difference_alone)
+    assert figures.max_difference < 1e-4
+    assert not figures.within_tolerance
 
 
 def test_signals_are_the_same_each_time_and_padding_is_loud(authored: Author) -> None:
