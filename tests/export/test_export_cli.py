@@ -249,6 +249,7 @@ def test_what_the_system_refuses_is_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     refused(["to-onnx", str(checkpoint), str(tmp_path / "file" / "b")], "file", capsys)
+    refused(["to-onnx", str(checkpoint), str(tmp_path / "b"), "--card", "a" * 300], "a" * 300, capsys)
     (tmp_path / "m.jsonl").write_bytes(b'{"audio": "a.wav", "text": "caf\xe9"}')
     refused(["verify", str(bundle), "--against", str(checkpoint), "--manifest", str(tmp_path / "m.jsonl")], "", capsys)
 
