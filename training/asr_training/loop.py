@@ -31,7 +31,7 @@ from asr_training.checkpoint import Checkpoint, load_weights, newest, read_json,
 from asr_training.data import Batch, Corpus, describe
 from asr_training.evaluate import evaluate
 from asr_training.model import AcousticModel
-from asr_training.recipe import Recipe, Training
+from asr_training.recipe import Recipe, Training, from_table
 from asr_training.report import Row, write_table
 
 SAVE_EVERY_SECONDS = 300
@@ -65,12 +65,14 @@ class Run:
     optimiser: torch.optim.AdamW
     steps_per_epoch: int
     position: Position
+    earlier_recipes: list[Any] = field(default_factory=list)  # of a run that was taken up with another one
 
     def checkpoint(self) -> Checkpoint:
         """The model as it is now, described."""
         recipe = self.recipe
         provenance = {
             "recipe": dataclasses.asdict(recipe),
+            **({"earlier_recipes": self.earlier_recipes} if self.earlier_recipes else {}),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "torch": torch.__version__,
             "data": describe(self.train),
@@ -143,10 +145,51 @@ def begin(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         )
     run = Run(recipe, folder, device, train, validation, model, optimiser, steps, Position())
     if saved := newest(folder / "last"):
-        load_weights(model, saved)
-        load_optimiser(optimiser, read_tensors(saved / "training.safetensors"))
-        run.position = Position(**read_json(saved / "training.json"))
+        take_up(run, saved)
     return run
+
+
+def take_up(run: Run, saved: Path) -> None:
+    """Go on from the checkpoint in the folder `saved`, if the recipe is still one that it can go on with."""
+    provenance = read_json(saved / "config.json").get("provenance")
+    provenance = provenance if isinstance(provenance, dict) else {}
+    earlier = from_table(Recipe, provenance.get("recipe"), f"the recipe in {saved / 'config.json'}")
+    refuse_changes(earlier, run.recipe, run.folder)
+    run.earlier_recipes = list(provenance.get("earlier_recipes", []))
+    if earlier != run.recipe:
+        run.earlier_recipes.append(dataclasses.asdict(earlier))
+    load_weights(run.model, saved)
+    try:
+        load_optimiser(run.optimiser, read_tensors(saved / "training.safetensors"))
+        run.position = Position(**read_json(saved / "training.json"))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"{saved} does not hold the state of a run ({error}); give another --out") from None
+
+
+def refuse_changes(earlier: Recipe, recipe: Recipe, folder: Path) -> None:
+    """Refuse a recipe that a run cannot change to on its way; rates, epochs, augmentation and paths may change."""
+    for (name, before), now in zip(unchangeable(earlier).items(), unchangeable(recipe).values(), strict=True):
+        if before != now:
+            raise RecipeError(
+                f"{folder} holds a run whose recipe has another {name} ({before} there, {now} here);"
+                " take its recipe or give another --out"
+            )
+
+
+def unchangeable(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights' shapes and meaning, and which utterances meet in which step."""
+    data, training = recipe.data, recipe.training
+    return {
+        "[model]": recipe.model,
+        "[features]": recipe.features,
+        "alphabet": data.alphabet,
+        "lower_case": data.lower_case,
+        "longest_seconds": data.longest_seconds,
+        "repeat of its data": [source.repeat for source in data.train],
+        "seed": training.seed,
+        "batch_utterances": training.batch_utterances,
+        "batch_seconds": training.batch_seconds,
+    }
 
 
 def opening(run: Run) -> str:
