@@ -42,7 +42,8 @@ def main() -> None:
     except OSError as error:
         _say(f"the output cannot be written ({error.strerror}); free some space or give another --output.")
         # What is left in the buffer would fail once more when Python flushes it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(UNUSABLE)
 
 

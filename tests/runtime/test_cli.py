@@ -260,6 +260,8 @@ def test_closed_streams(tone_bundle: Path, recordings: list[Path], tmp_path: Pat
     assert (done.returncode, done.stderr) == (2, "asr-run: standard output is closed; open it or give --output.\n")
     done = shell(tone_bundle, ["{}", recordings[0], "-o", tmp_path / "out.txt", ">&-"])
     assert (done.returncode, (tmp_path / "out.txt").read_text()) == (0, "hello\n")
+    done = shell(tone_bundle, ["{}", recordings[0], "-o", "/dev/full", ">&-"])
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     done = shell(tone_bundle, ["{}", recordings[0], "2>&-"])
     assert (done.returncode, done.stdout) == (0, "hello\n")
     done = shell(tone_bundle, ["{} - <&-"])
