@@ -183,3 +183,27 @@ def test_against_the_independent_exporter_of_torch(
     for exported, traced in zip(ours, Session(file.getvalue()).log_probs(waveform, np.array(lengths)), strict=True):
         assert exported.shape == traced.shape
         np.testing.assert_allclose(exported, traced, atol=1e-4)
+
+
+def amplified(authored: Author) -> tuple[AcousticModel, onnx.ModelProto]:
+    """A right graph of a model that amplifies rounding as one that was learnt by heart does."""
+    model, _ = authored(SMALL_CRNN)
+    with torch.no_grad():
+        model.encoder.output.weight *= 60  # type: ignore[union-attr, operator]
+    return model, author(model, TOKENS)
+
+
+def test_a_model_that_amplifies_rounding_is_allowed_what_its_own_rounding_is(authored: Author) -> None:
+    model, graph = amplified(authored)
+    figures = prove(graph, model)
+    assert figures.max_rounding > 1e-4 / 3
+    assert 1e-4 < figures.tolerance <= 1e-3
+    assert "float64" in str(figures)
+
+
+@pytest.mark.parametrize("fault", CRNN_FAULTS)
+def test_faults_of_such_a_model_are_refused_all_the_same(authored: Author, fault: Fault) -> None:
+    model, graph = amplified(authored)
+    fault(graph)
+    with pytest.raises(ExportError, match="failed its proof"):
+        prove(graph, model)
