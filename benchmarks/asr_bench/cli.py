@@ -13,7 +13,7 @@ from asr_bench import report
 from asr_bench.manifest import read_manifest
 from asr_bench.measure import machine
 from asr_runtime.bundle import Bundle
-from asr_runtime.errors import AsrError
+from asr_runtime.errors import AsrError, sentence
 from asr_runtime.recognizer import load
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -36,16 +36,18 @@ def main() -> None:
     """Entry point of the command."""
     try:
         app()
-    except AsrError as error:
-        print(f"asr-bench: {error}", file=sys.stderr)
+    except (AsrError, OSError, UnicodeError, ModuleNotFoundError) as error:
+        print("asr-bench:", error if isinstance(error, AsrError) else sentence(error, "bench"), file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 @app.command()
 def accuracy(
     bundle: BundlePath,
     manifest: ManifestPath,
-    output: Output = Path("benchmarks/results"),
+    output: Output = Path("asr-bench-results"),
     name: Name = None,
     decoder: Annotated[list[str] | None, typer.Option(help=f"{', '.join(DECODERS)}; may be repeated.")] = None,
     beam_size: BeamSize = None,
@@ -88,7 +90,7 @@ def accuracy(
 def throughput(
     bundle: BundlePath,
     manifest: ManifestPath,
-    output: Output = Path("benchmarks/results"),
+    output: Output = Path("asr-bench-results"),
     name: Name = None,
     threads: Annotated[list[int], typer.Option(min=1, help="May be repeated.")] = [1, 2],  # noqa: B006
     batch_size: Annotated[list[int], typer.Option(min=1, help="May be repeated.")] = [1, 8],  # noqa: B006
@@ -140,7 +142,7 @@ def decoder(
     skip: Annotated[int, typer.Option(min=0, help="The first utterances, that settings were tuned on.")] = 0,
     utterances: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement, for medians.")] = 3,
-    output: Output = Path("benchmarks/results"),
+    output: Output = Path("asr-bench-results"),
     name: Name = None,
 ) -> None:
     """Our beam search beside others: error rates, processor time, memory, by beam and by length."""

@@ -29,7 +29,7 @@ def normalise(text: str) -> str:
 def read_manifest(path: Path) -> list[Utterance]:
     """The utterances of a JSON-lines manifest; raises RecipeError that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would split at U+2028 in texts, too
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: the manifest cannot be read ({error}); give a JSON-lines file.") from error
     utterances = [_utterance(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

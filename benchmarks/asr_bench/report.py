@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def write(folder: Path, name: str, result: dict[str, Any], markdown: str) -> None:
-    """Write NAME.json and NAME.md into `folder`, each beside and renamed."""
+    """Write NAME.json and NAME.md into `folder`, each beside and renamed, and say on standard error where."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{name}.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / f"{name}.md", markdown)
+    print(f"asr-bench: wrote {folder / name}.json and .md", file=sys.stderr)
 
 
 def write_text(path: Path, text: str) -> None:

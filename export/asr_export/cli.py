@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from asr_runtime.errors import AsrError
+from asr_runtime.errors import AsrError, sentence
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -127,10 +127,10 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app()
-    except AsrError as error:
+    except (AsrError, OSError, UnicodeError, ModuleNotFoundError) as error:
         if debug:
             traceback.print_exc()
-        print(f"asr-export: {error}", file=sys.stderr)
+        print("asr-export:", error if isinstance(error, AsrError) else sentence(error, "export"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -33,10 +33,11 @@ def inspect(path: Path) -> Iterator[str]:
         if file.engine == "onnx":
             yield from describe_graph(bundle, file)
     for name, proof in bundle.proofs.items():
-        for kind, figures in proof.items():
-            yield line("proof", f"{name} {kind}: {pairs(figures)}")
+        kinds = proof if isinstance(proof, Mapping) else {"": proof}
+        for kind, figures in kinds.items():
+            yield line("proof", f"{f'{name} {kind}'.rstrip()}: {shown_value(figures)}")
     for key, value in bundle.provenance.items():
-        yield line("provenance", f"{key}: {pairs(value) if isinstance(value, Mapping) else value}")
+        yield line("provenance", f"{key}: {shown_value(value)}")
 
 
 def describe_graph(bundle: Bundle, file: BundleFile) -> Iterator[str]:
@@ -82,6 +83,11 @@ def megabytes(size: int) -> str:
 def pairs(values: Mapping[str, Any]) -> str:
     """Keys and values on one line; objects inside them as JSON."""
     return ", ".join(f"{key} {short(value)}" for key, value in values.items())
+
+
+def shown_value(value: Any) -> str:
+    """A value of proofs or provenance, where other programs may have put anything; an object without brackets."""
+    return pairs(value) if isinstance(value, Mapping) else short(value)
 
 
 def short(value: Any) -> str:

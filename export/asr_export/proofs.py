@@ -6,6 +6,7 @@ holds noise so that a leak shows, and each item alone without padding.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from asr_runtime.errors import ExportError
 from asr_training.model import AcousticModel
 
 TOLERANCE = 1e-4  # of natural log-probabilities, float32
+# A model that was learnt by heart amplifies rounding, PyTorch's own beyond the tolerance: then two float32 programs
+# that are both right differ by more, and so many times PyTorch's distance from float64 is allowed instead.
+ROUNDINGS = 3.0
+LARGEST_TOLERANCE = 1e-3
 SPEECH_SECONDS = (1.7, 0.31, 4.05, 2.6)
 LONG_SECONDS = (21.0, 0.8)
 
@@ -40,6 +45,7 @@ class Figures:
     max_difference: float
     mean_difference: float
     max_difference_alone: float
+    max_rounding: float = 0.0  # of PyTorch: float32 against float64 on the same batches
     tolerance: float = TOLERANCE
 
     @property
@@ -51,10 +57,15 @@ class Figures:
         return (
             f"{self.utterances} utterances of {self.shortest_samples} to {self.longest_samples} samples "
             f"({self.audio_seconds:.0f} s) in padded batches: "
-            f"log-probabilities differ from PyTorch's by at most {self.max_difference:.1e} "
+            f"log-probabilities differ from PyTorch's by at most {self.max_difference:.2e} "
             f"(mean {self.mean_difference:.1e}), from each utterance's alone by at most "
-            f"{self.max_difference_alone:.1e}; {self.tolerance:.0e} is allowed"
+            f"{self.max_difference_alone:.2e}; {self.tolerance:.2e} is allowed{self.reason()}"
         )
+
+    def reason(self) -> str:
+        """Why the tolerance is not the usual one, if it is not."""
+        usual = self.tolerance == TOLERANCE
+        return "" if usual else f", {ROUNDINGS:.0f} times what PyTorch's float32 is off from float64"
 
     def record(self) -> dict[str, Any]:
         """The figures as they stand in `bundle.json`, with the versions that computed them."""
@@ -74,7 +85,7 @@ class Rounding:
 
     def __str__(self) -> str:
         return (
-            f"rounding the weights changed log-probabilities by at most {self.max_difference:.1e} "
+            f"rounding the weights changed log-probabilities by at most {self.max_difference:.2e} "
             f"(mean {self.mean_difference:.1e}) and the best token of {100 * self.frames_changed:.2f} % of frames"
         )
 
@@ -123,12 +134,16 @@ def check_structure(graph: onnx.ModelProto) -> bytes:
 def measure(session: Session | Engine, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
     """Largest and mean differences over all batches."""
     against_model, against_alone, lengths = [], [], []
+    exact, rounding = copy.deepcopy(model).double(), 0.0
     for batch in batches(model, recordings):
         sizes = [len(item) for item in batch]
         waveform = padded(batch)
         exported = session.log_probs(waveform, np.array(sizes))
         alone = [session.log_probs(item[None], np.array([len(item)]))[0] for item in batch]
-        against_model += [difference(a, b) for a, b in zip(exported, reference(model, waveform, sizes), strict=True)]
+        expected = reference(model, waveform, sizes)
+        against_model += [difference(a, b) for a, b in zip(exported, expected, strict=True)]
+        precise = reference(exact, waveform.astype(np.float64), sizes)
+        rounding = max(rounding, *(float(difference(a, b).max()) for a, b in zip(expected, precise, strict=True)))
         against_alone += [difference(a, b) for a, b in zip(exported, alone, strict=True)]
         lengths += sizes
     every = np.concatenate([each.ravel() for each in against_model])
@@ -139,7 +154,9 @@ def measure(session: Session | Engine, model: AcousticModel, recordings: Sequenc
         longest_samples=max(lengths),
         max_difference=float(every.max()),
         mean_difference=float(every.mean()),
-        max_difference_alone=float(max(each.max() for each in against_alone)),
+        max_difference_alone=float(np.concatenate([each.ravel() for each in against_alone]).max()),
+        max_rounding=rounding,
+        tolerance=min(max(TOLERANCE, ROUNDINGS * rounding), LARGEST_TOLERANCE),
     )
 
 
@@ -163,8 +180,8 @@ def difference(a: LogProbs, b: LogProbs) -> LogProbs:
     return gap
 
 
-def reference(model: AcousticModel, waveform: Samples, lengths: Sequence[int]) -> list[LogProbs]:
-    """PyTorch's log-probabilities, each item's own frames."""
+def reference(model: AcousticModel, waveform: npt.NDArray[Any], lengths: Sequence[int]) -> list[LogProbs]:
+    """PyTorch's log-probabilities, each item's own frames; waveform and model are of one precision."""
     with torch.inference_mode():
         log_probs, frames = model(torch.from_numpy(waveform), torch.tensor(lengths))
     return [item[:count].numpy() for item, count in zip(log_probs, frames, strict=True)]

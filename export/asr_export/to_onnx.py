@@ -72,10 +72,10 @@ def describe(
 ) -> Manifest:
     """What `bundle.json` says of the model."""
     provenance = without_folders(checkpoint.provenance)
-    recipe = provenance.get("recipe", {})
+    recipe = provenance.get("recipe")
     versions = {"asr-deploy": metadata.version("asr-deploy"), "onnx": onnx.__version__}
     return Manifest(
-        name=name or str(recipe.get("name", "model")),
+        name=name or (str(recipe.get("name", "model")) if isinstance(recipe, Mapping) else "model"),
         language=language,
         licence=licence,
         sample_rate=checkpoint.features.sample_rate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -21,25 +22,35 @@ from asr_runtime.errors import AsrError
 from asr_runtime.recognizer import BATCH_SIZE, Recognizer, load
 from asr_runtime.writers import FORMATS
 
-DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
+DONE, SOME_FAILED, UNUSABLE, READER_LEFT = 0, 1, 2, 128 + 13  # as a shell counts SIGPIPE
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def main() -> None:
     """Entry point of the command."""
-    for stream in (sys.stdout, sys.stderr):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell sets it for what runs in the background
+            signal.signal(number, lambda number, _: _leave(128 + number))
+    if sys.stderr is None:  # closed by the caller
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (it stays open to the end)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         # Text is UTF-8 in any locale, and a file's name comes out with the bytes that it has.
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         app()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except OSError as error:
         _say(f"the output cannot be written ({error.strerror}); free some space or give another --output.")
         # What is left in the buffer would fail once more when Python flushes it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(UNUSABLE)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once, temporary files removed: a worker may be in a read that never returns; Python would wait for it."""
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def _say(error: object) -> None:
@@ -86,10 +97,13 @@ def run(
 ) -> None:
     """Print the text of recordings: WAV, FLAC, Ogg, Opus or MP3 of any rate.
 
-    Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted.
+    Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted, 141 reader left,
+    143 terminated.
     """
     if greedy + no_lm + bool(lm) > 1:
         raise typer.BadParameter("at most one of --greedy, --no-lm and --lm makes sense")
+    if files.count("-") > 1:
+        raise typer.BadParameter("standard input can be read only once; give - once")
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     try:
         with _opened(output, force) as out:
@@ -107,9 +121,10 @@ def run(
             report.loaded(recognizer)
             _transcribe(recognizer, files, FORMATS[format](single=len(files) == 1), out, report)
             report.finished(recognizer)
-    except KeyboardInterrupt:
-        # At once: a worker may be waiting in a read that never returns, and Python would wait for it.
-        os._exit(INTERRUPTED)
+            if report.failed == len(files):
+                raise typer.Exit(SOME_FAILED)  # from within, so that an earlier output stays
+    except BrokenPipeError:
+        _leave(READER_LEFT)
     except AsrError as error:
         if debug:
             traceback.print_exc()
@@ -119,6 +134,8 @@ def run(
 
 
 def _transcribe(recognizer: Recognizer, files: list[str], writer: Any, out: TextIO, report: Report) -> None:
+    if "-" in files and sys.stdin is None:
+        raise AsrError("standard input is closed; give a file, or pipe a recording in.")
     recordings = (sys.stdin.buffer if file == "-" else file for file in files)
     out.write(writer.head())
     for result in recognizer.results(recordings):
@@ -130,26 +147,48 @@ def _transcribe(recognizer: Recognizer, files: list[str], writer: Any, out: Text
             out.flush()
         report.step(recognizer)
     out.write(writer.tail())
+    out.flush()
 
 
 @contextmanager
 def _opened(path: Path | None, force: bool) -> Iterator[TextIO]:
-    """Standard output, or a file that is written beside `path` and renamed when whole."""
+    """Standard output; a pipe or device as it is; or a file that is written beside `path` and renamed when whole."""
     if path is None:
+        if sys.stdout is None:
+            raise AsrError("standard output is closed; open it or give --output.")
         yield sys.stdout
-        return
-    if path.exists() and not force:
+    elif path.exists() and not path.is_file():
+        with _writable(path) as out:
+            yield out
+    elif path.exists() and not force:
         raise AsrError(f"{path}: something lies here already; give another --output, or --force to replace it.")
+    else:
+        with _renamed_when_whole(path) as out:
+            yield out
+
+
+def _writable(path: Path) -> TextIO:
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        return path.open("w", encoding="utf-8")
     except OSError as error:
         raise AsrError(f"{path}: the output cannot be written ({error.strerror}); give another --output.") from error
+
+
+@contextmanager
+def _renamed_when_whole(path: Path) -> Iterator[TextIO]:
+    try:
+        target = path.resolve()  # what a link leads to is replaced, never the link
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except (OSError, RuntimeError) as error:
+        fault = getattr(error, "strerror", error)
+        raise AsrError(f"{path}: the output cannot be written ({fault}); give another --output.") from error
     beside = Path(name)
+    atexit.register(beside.unlink, missing_ok=True)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             yield out
         beside.chmod(0o666 & ~_umask())
-        beside.replace(path)
+        beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -58,11 +58,13 @@ class BeamConfig:
         for name in ("beam_size", "n_best"):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
-                raise DecoderError(f"got {name} {value!r}, wanted a whole number from 1 to 1000000")
+                raise DecoderError(f"got {name} {value!r:.80}, wanted a whole number from 1 to 1000000")
         for name in ("beam_threshold", "token_floor", "alpha", "beta", "unknown_word_penalty"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float, np.floating, np.integer)) or math.isnan(value):
-                raise DecoderError(f"got {name} {value!r}, wanted a number")
+            if not _is_number(value := getattr(self, name)):
+                raise DecoderError(f"got {name} {value!r:.80}, wanted a number")
+        for name in ("end_of_sentence", "look_ahead", "repeated_spaces"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise DecoderError(f"got {name} {value!r:.80}, wanted true or false")
         self._check_ranges()
 
     def _check_ranges(self) -> None:
@@ -183,13 +185,30 @@ class Stream:
         return self._stream.finish()
 
 
+def _is_number(value: Any) -> bool:
+    """A number that a double holds, or an infinity."""
+    if not isinstance(value, (int, float, np.floating, np.integer)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
+
+
+def _is_text(value: object) -> bool:
+    """A string that has UTF-8, as one with a lone surrogate has not."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def _phrases(hot_words: Mapping[str, float]) -> list[tuple[str, float]]:
+    if not isinstance(hot_words, Mapping):
+        raise DecoderError(f"got hot_words {hot_words!r:.80}, wanted words or phrases with a boost each")
     phrases = []
     for phrase, boost in hot_words.items():
-        if not isinstance(phrase, str) or not phrase.split():
-            raise DecoderError(f"got the hot word {phrase!r}, wanted a word or phrase")
-        if not isinstance(boost, (int, float, np.floating, np.integer)) or not math.isfinite(boost):
-            raise DecoderError(f"got the boost {boost!r} for the hot word {phrase!r}, wanted a finite number")
+        if not _is_text(phrase) or not phrase.split():
+            raise DecoderError(f"got the hot word {phrase!r:.80}, wanted a word or phrase")
+        if not _is_number(boost) or not math.isfinite(boost):
+            raise DecoderError(f"got the boost {boost!r:.80} for the hot word {phrase!r:.80}, wanted a finite number")
         phrases.append((" ".join(phrase.split()), float(boost)))
     return phrases
 
@@ -199,6 +218,8 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
         raise DecoderError("tokens must be a sequence of strings, one for each column of the log-probabilities")
     seen: dict[str, int] = {}
     for index, token in enumerate(tokens):
+        if not _is_text(token):
+            raise DecoderError(f"token {token!r:.80} at {index} is no Unicode text; wanted no lone surrogates")
         if token in seen and token:
             raise DecoderError(f"token {token!r} stands at {seen[token]} and at {index}; wanted different tokens")
         seen[token] = index

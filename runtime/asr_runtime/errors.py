@@ -27,3 +27,12 @@ class RecipeError(AsrError):
 
 class ExportError(AsrError):
     """A model that cannot be exported, or whose export failed its proofs."""
+
+
+def sentence(error: OSError | UnicodeError | ModuleNotFoundError, extra: str) -> str:
+    """What the system, a text that is no UTF-8 or a package that is missing means for a user of `asr-deploy[extra]`."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name} is missing; install it with: pip install 'asr-deploy[{extra}]'"
+    if isinstance(error, UnicodeError):
+        return f"got a text that is not UTF-8 ({error}); convert it."
+    return f"{error.filename or 'a file'}: got {error.strerror or error}; see that it can be read or written."

@@ -95,7 +95,7 @@ def _tokens(check: _Check, tokens: Any) -> tuple[str, ...]:
     sane = isinstance(tokens, list) and 2 <= len(tokens) <= MAX_TOKENS
     check.that(sane, f"tokens is not a list of 2 to {MAX_TOKENS} strings")
     for token in tokens:
-        check.that(isinstance(token, str) and len(token) <= MAX_TEXT, f"token {token!r:.80} is not a short text")
+        check.that(_is_text(token) and len(token) <= MAX_TEXT, f"token {token!r:.80} is not a short text")
     check.that(len(set(tokens)) == len(tokens), "a token stands twice")
     check.that("" in tokens, 'tokens has no blank ("")')
     return tuple(tokens)
@@ -152,7 +152,7 @@ class _Check:
 
     def text(self, entry: Json, key: str) -> str:
         value = entry.get(key)
-        self.that(isinstance(value, str) and 0 < len(value) <= MAX_TEXT, f"{key} is {value!r:.80}, not a short text")
+        self.that(_is_text(value) and 0 < len(str(value)) <= MAX_TEXT, f"{key} is {value!r:.80}, not a short text")
         return str(value)
 
     def number(self, entry: Json, key: str, limits: tuple[float, float], *, whole: bool = False) -> float:
@@ -166,6 +166,11 @@ class _Check:
         value: Any = entry.get(key, {})
         self.that(isinstance(value, dict), f"{key} is {value!r:.80}, not an object")
         return dict(value)
+
+
+def _is_text(value: Any) -> bool:
+    """A string that can be written as UTF-8: JSON can hold halves of surrogate pairs, which cannot."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _has_default(item: Field[Any]) -> bool:

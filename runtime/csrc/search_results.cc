@@ -1,6 +1,7 @@
 // What the beam is worth as texts: scores, word times and confidences.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "prefix_beam_search.h"
 
@@ -14,6 +15,13 @@ void put_in_order(std::vector<WordResult>* words) {
     if (i + 1 < words->size()) word.end = std::min(word.end, (*words)[i + 1].start);
     word.start = std::min(word.start, word.end > 0 ? word.end - 1 : 0);
   }
+}
+
+// What is left where every weight underflowed to 0: no words, at probability 0.
+Result impossible() {
+  Result result;
+  result.score = result.acoustic_score = -std::numeric_limits<double>::infinity();
+  return result;
 }
 
 }  // namespace
@@ -79,7 +87,7 @@ std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) con
     const double factor =
         ending == Ending::kUnfinished ? 1.0 : final_factor(beam_[i], ending == Ending::kDropUnfinished);
     const double weight = (beam_[i].blank + beam_[i].label) * factor;
-    if (weight <= 0.0) continue;
+    if (!(weight > 0.0 && std::isfinite(weight))) continue;  // extreme settings leave the range of a double
     const Node& node = nodes_[beam_[i].node];
     const bool spaced = node.trie == Lexicon::kRoot && node.parent != kNone;
     all.push_back({weight, weight, i, spaced ? node.parent : beam_[i].node});
@@ -113,7 +121,9 @@ std::vector<uint32_t> PrefixBeamSearch::path_to(uint32_t node, bool tokens) cons
 
 std::vector<Result> PrefixBeamSearch::results(Ending ending, uint32_t n_best) const {
   std::vector<Final> all = finals(ending);
-  if (all.empty()) return results(Ending::kDropUnfinished, n_best);
+  if (all.empty() && ending == Ending::kComplete) return results(Ending::kDropUnfinished, n_best);
+  if (all.empty() && ending == Ending::kDropUnfinished) return results(Ending::kUnfinished, n_best);
+  if (all.empty()) return {impossible()};
   std::vector<Result> out;
   for (size_t i = 0; i < all.size() && out.size() < n_best; ++i) {
     Result result = trace(all[i], ending);

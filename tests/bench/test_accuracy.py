@@ -85,6 +85,17 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
         read_manifest(tmp_path / "m.jsonl")
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, separator: str) -> None:
+    rows = [{"audio": f"a{separator}b.wav", "text": "one"}, {"audio": "c.wav", "text": "two"}]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "m.jsonl").write_bytes(lines.encode())
+    assert [(each.name, each.text) for each in read_manifest(tmp_path / "m.jsonl")] == [
+        (f"a{separator}b.wav", "one"),
+        ("c.wav", "two"),
+    ]
+
+
 def test_missing_and_empty_manifests(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         read_manifest(tmp_path / "absent.jsonl")
@@ -93,9 +104,9 @@ def test_missing_and_empty_manifests(tmp_path: Path) -> None:
         read_manifest(tmp_path / "m.jsonl")
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from asr_bench.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 @pytest.fixture
@@ -111,7 +122,7 @@ def manifest(spell: Spell, tmp_path: Path) -> Path:
 def test_accuracy_of_a_bundle(tone_bundle: Path, manifest: Path) -> None:
     results = manifest.parent / "results"
     done = bench("accuracy", tone_bundle, manifest, "--decoder", "greedy", "--output", results)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"asr-bench: wrote {results}/accuracy-test.json and .md\n")
     assert "greedy: WER 14.29 %" in done.stdout  # one word of seven
     result = json.loads((results / "accuracy-test.json").read_text())
     assert result["decoders"]["greedy"]["rates"]["two"]["wer"] == 25.0
@@ -129,7 +140,7 @@ def test_throughput_of_a_bundle(tone_bundle: Path, manifest: Path) -> None:
     results = manifest.parent / "results"
     options = ["--threads", 1, "--batch-size", 1, "--batch-size", 3, "--rounds", 1, "--greedy"]
     done = bench("throughput", tone_bundle, manifest, *options, "--output", results)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"asr-bench: wrote {results}/throughput.json and .md\n")
     result = json.loads((results / "throughput.json").read_text())
     assert [(run["threads"], run["batch_size"]) for run in result["throughput"]] == [(1, 1), (1, 3)]
     for run in result["throughput"]:
@@ -148,3 +159,28 @@ def test_one_sentence_where_it_cannot_measure(tone_bundle: Path, tmp_path: Path)
         assert done.returncode == 1
         assert "absent" in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_results_go_where_it_was_started(tone_bundle: Path, manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    done = bench("accuracy", tone_bundle, manifest, "--decoder", "greedy", cwd=tmp_path / "here")
+    assert done.returncode == 0, done.stderr
+    assert "wrote asr-bench-results/accuracy-test.json" in done.stderr
+    assert (tmp_path / "here" / "asr-bench-results" / "accuracy-test.md").is_file()
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(tone_bundle: Path, manifest: Path) -> None:
+    done = bench("accuracy", tone_bundle, manifest, "--decoder", "greedy", "--output", manifest / "results")
+    assert done.returncode == 1
+    assert str(manifest) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_package_is_one_sentence(tone_bundle: Path, manifest: Path) -> None:
+    code = "import sys; sys.modules['jiwer'] = None; from asr_bench.cli import main; main()"
+    command = [sys.executable, "-c", code, "accuracy", str(tone_bundle), str(manifest)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=manifest.parent)
+    assert done.returncode == 1
+    assert "jiwer is missing" in done.stderr
+    assert "asr-deploy[bench]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -215,6 +216,54 @@ def test_inspect_refuses_a_damaged_bundle(checkpoint: Path, tmp_path: Path, caps
     manifest["files"][0]["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
     (path / "bundle.json").write_text(json.dumps(manifest))
     refused(["inspect", str(path)], "model.onnx is not ONNX", capsys)
+
+
+def test_inspect_shows_what_other_programs_wrote(
+    bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "b"
+    shutil.copytree(bundle, path)
+    manifest = json.loads((path / "bundle.json").read_text())
+    manifest["proofs"] = {"x": 3, "y": {"seen": None}, "z": [1, {"a": 2}]}
+    manifest["provenance"] = {"recipe": "by hand", "years": [2025]}
+    (path / "bundle.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert call(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    for part in ("x: 3", "y seen: null", 'z: [1, {"a": 2}]', "recipe: by hand", "years: [2025]"):
+        assert part in out, part
+
+
+def test_a_recipe_told_as_text_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    told = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, told)
+    config = json.loads((told / "config.json").read_text())
+    (told / "config.json").write_text(json.dumps({**config, "provenance": {"recipe": "by hand"}}))
+    assert call(["to-onnx", str(told), str(tmp_path / "b")]) == 0
+    made = Bundle.load(tmp_path / "b")
+    assert (made.name, made.provenance["recipe"]) == ("model", "by hand")
+
+
+def test_what_the_system_refuses_is_one_sentence(
+    bundle: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    refused(["to-onnx", str(checkpoint), str(tmp_path / "file" / "b")], "file", capsys)
+    refused(["to-onnx", str(checkpoint), str(tmp_path / "b"), "--card", "a" * 300], "a" * 300, capsys)
+    (tmp_path / "m.jsonl").write_bytes(b'{"audio": "a.wav", "text": "caf\xe9"}')
+    refused(["verify", str(bundle), "--against", str(checkpoint), "--manifest", str(tmp_path / "m.jsonl")], "", capsys)
+
+
+def test_a_missing_package_is_one_sentence(bundle: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnx'] = None; "
+        f"sys.argv = ['asr-export', 'inspect', {str(bundle)!r}]; from asr_export.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "onnx is missing" in done.stderr
+    assert "asr-deploy[export]" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_provenance_tells_no_folders(checkpoint: Path) -> None:

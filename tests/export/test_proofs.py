@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from asr_export import crnn
 from asr_export.graph import author
-from asr_export.proofs import Session, batches, padded, prove, speech_like
+from asr_export.proofs import Session, batches, measure, padded, prove, speech_like
 from asr_runtime.errors import ExportError
 from asr_training.model import AcousticModel, Stem
 from asr_training.recipe import CRNN, ConvolutionAttention, Model
@@ -130,6 +130,25 @@ def test_recordings_are_measured_too(authored: Author) -> None:
     assert more.record()["max_difference"] == more.max_difference
 
 
+class NotANumberAlone(Session):
+    """A graph that is right in batches and for the first item alone, and NaN for every later item alone."""
+
+    alone = 0
+
+    def log_probs(self, waveform: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        found = super().log_probs(waveform, lengths)
+        self.alone += len(lengths) == 1
+        return [item * np.nan for item in found] if len(lengths) == 1 and self.alone > 1 else found
+
+
+def test_a_later_item_that_is_not_a_number_alone_is_noticed(authored: Author) -> None:
+    model, graph = authored(SMALL_CONVOLUTION_ATTENTION)
+    figures = measure(NotANumberAlone(graph.SerializeToString()), model)
+    assert np.isnan(figures.max_difference_alone)
+    assert figures.max_difference < 1e-4
+    assert not figures.within_tolerance
+
+
 def test_signals_are_the_same_each_time_and_padding_is_loud(authored: Author) -> None:
     model, _ = authored(SMALL_CONVOLUTION_ATTENTION)
     first, second = (list(batches(model, [])) for _ in range(2))
@@ -164,3 +183,27 @@ def test_against_the_independent_exporter_of_torch(
     for exported, traced in zip(ours, Session(file.getvalue()).log_probs(waveform, np.array(lengths)), strict=True):
         assert exported.shape == traced.shape
         np.testing.assert_allclose(exported, traced, atol=1e-4)
+
+
+def amplified(authored: Author) -> tuple[AcousticModel, onnx.ModelProto]:
+    """A right graph of a model that amplifies rounding as one that was learnt by heart does."""
+    model, _ = authored(SMALL_CRNN)
+    with torch.no_grad():
+        model.encoder.output.weight *= 60  # type: ignore[union-attr, operator]
+    return model, author(model, TOKENS)
+
+
+def test_a_model_that_amplifies_rounding_is_allowed_what_its_own_rounding_is(authored: Author) -> None:
+    model, graph = amplified(authored)
+    figures = prove(graph, model)
+    assert figures.max_rounding > 1e-4 / 3
+    assert 1e-4 < figures.tolerance <= 1e-3
+    assert "float64" in str(figures)
+
+
+@pytest.mark.parametrize("fault", CRNN_FAULTS)
+def test_faults_of_such_a_model_are_refused_all_the_same(authored: Author, fault: Fault) -> None:
+    model, graph = amplified(authored)
+    fault(graph)
+    with pytest.raises(ExportError, match="failed its proof"):
+        prove(graph, model)

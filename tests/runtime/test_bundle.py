@@ -187,6 +187,8 @@ def test_a_manifest_that_is_no_manifest(folder: Path, text: str) -> None:
         ("tokens", ["a", "a", ""]),
         ("tokens", ["a", 1, ""]),
         ("tokens", "abc"),
+        ("tokens", ["\ud800", ""]),
+        ("name", "\ud800"),
         ("name", ""),
         ("name", None),
         ("decoder", []),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,22 @@ def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Pa
 
 
 @pytest.mark.parametrize(
+    "settings",
+    ['{"end_of_sentence": "no"}', '{"look_ahead": 7}', '{"alpha": 1%s}' % ("0" * 400), '{"hot_words": 3}'],
+    ids=["text", "number", "huge", "list"],
+)
+def test_unusable_settings_of_a_bundle_are_one_line_and_code_2(
+    tone_bundle: Path, recordings: list[Path], tmp_path: Path, settings: str
+) -> None:
+    shutil.copytree(tone_bundle, tmp_path / "wrong")
+    manifest = tmp_path / "wrong" / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"decoder": {}', f'"decoder": {settings}'))
+    command = [*COMMAND, "--model", str(tmp_path / "wrong"), str(recordings[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         [],
@@ -151,25 +168,107 @@ def test_verbose_quiet_version_and_help(run: Run, recordings: list[Path]) -> Non
     assert "Exit codes: 0" in run("--help").stdout
 
 
-def test_interrupted_leaves_nothing_half_written(tone_bundle: Path, tmp_path: Path) -> None:
-    pipe = tmp_path / "speech.pipe"
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_leaves_nothing_half_written(tone_bundle: Path, tmp_path: Path, number: int, code: int) -> None:
+    pipe, temporary = tmp_path / "speech.pipe", tmp_path / "temporary"
     os.mkfifo(pipe)
-    command = [*COMMAND, "--model", str(tone_bundle), "--greedy", str(pipe), "--output", str(tmp_path / "out.txt")]
+    temporary.mkdir()
+    with zipfile.ZipFile(tmp_path / "tones.asr", "w") as archive:
+        for file in tone_bundle.iterdir():
+            archive.write(file, file.name)
+    command = [*COMMAND, "--model", str(tmp_path / "tones.asr"), "--greedy", str(pipe), "-o", str(tmp_path / "out.txt")]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     # It waits in the pipe for audio that never comes.
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, pipe.open("wb"):
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process, pipe.open("wb"):
         time.sleep(0.5)  # until it does
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    assert list(tmp_path.iterdir()) == [pipe]
+    assert (process.returncode, errors) == (code, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["speech.pipe", "temporary", "tones.asr"]
+    assert not list(temporary.glob("asr-bundle-*"))
 
 
-def test_a_reader_that_leaves_is_no_traceback(run: Run, tone_bundle: Path, recordings: list[Path]) -> None:
-    command = " ".join([f"'{part}'" for part in [*COMMAND, "--model", str(tone_bundle), "--greedy", *recordings * 3]])
-    done = subprocess.run(f"{command} --batch-size 1 | true", shell=True, capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+def test_interrupted_while_the_engine_is_imported(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+    """Compiled modules turn an interrupt during their import into ImportError."""
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os, signal\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: raise ImportError('initialization failed')\n"
+    )
+    done = run("one.wav", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_an_engine_that_cannot_be_imported_is_not_called_absent(
+    run: Run, recordings: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import libsomething")
+    done = run("one.wav", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2
+    assert "cannot be imported (No module named 'libsomething')" in done.stderr
+
+
+def test_a_pipe_as_output_is_written_to_and_stays(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+    pipe = tmp_path / "text.pipe"
+    os.mkfifo(pipe)
+    for force in ([], ["--force"]):
+        with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+            done = run("one.wav", "--output", pipe, *force)
+            assert reader.communicate(timeout=30)[0] == "hello\n"
+        assert (done.returncode, pipe.is_fifo()) == (0, True)
+
+
+def test_a_link_as_output_stays_a_link_and_a_folder_is_refused(
+    run: Run, recordings: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    assert run("one.wav", "--output", "link.txt").returncode == 0
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "hello\n"
+    done = run("one.wav", "--output", ".", "--force")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_when_all_inputs_fail_an_earlier_output_stays(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "out.txt").write_text("earlier")
+    assert run("absent.wav", "--output", "out.txt", "--force").returncode == 1
+    assert (tmp_path / "out.txt").read_text() == "earlier"
+    assert run("absent.wav", "--output", "new.txt").returncode == 1
+    assert not (tmp_path / "new.txt").exists()
+
+
+def test_standard_input_twice_is_refused(run: Run) -> None:
+    done = run("-", "-", stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "only once" in done.stderr
+
+
+def shell(tone_bundle: Path, arguments: list[object]) -> subprocess.CompletedProcess[str]:
+    """The command in bash; `{}` stands for `asr-run` with the bundle."""
+    command = " ".join(f"'{part}'" for part in [*COMMAND, "--model", tone_bundle, "--greedy"])
+    line = " ".join(map(str, arguments)).replace("{}", command)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+
+
+def test_a_reader_that_leaves_has_its_own_code(tone_bundle: Path, recordings: list[Path]) -> None:
+    done = shell(tone_bundle, ["{}", *recordings * 3, "--quiet | true; echo ${PIPESTATUS[0]}"])
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_closed_streams(tone_bundle: Path, recordings: list[Path], tmp_path: Path) -> None:
+    done = shell(tone_bundle, ["{}", recordings[0], ">&-"])
+    assert (done.returncode, done.stderr) == (2, "asr-run: standard output is closed; open it or give --output.\n")
+    done = shell(tone_bundle, ["{}", recordings[0], "-o", tmp_path / "out.txt", ">&-"])
+    assert (done.returncode, (tmp_path / "out.txt").read_text()) == (0, "hello\n")
+    done = shell(tone_bundle, ["{}", recordings[0], "-o", "/dev/full", ">&-"])
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    done = shell(tone_bundle, ["{}", recordings[0], "2>&-"])
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    done = shell(tone_bundle, ["{} - <&-"])
+    assert (done.returncode, done.stderr) == (
+        2,
+        "asr-run: standard input is closed; give a file, or pipe a recording in.\n",
+    )
 
 
 def test_a_full_disk_is_one_line(tone_bundle: Path, recordings: list[Path]) -> None:

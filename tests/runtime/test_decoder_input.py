@@ -114,12 +114,27 @@ def test_unknown_words_are_spelled_when_they_are_allowed() -> None:
         {"beta": math.inf},
         {"unknown_word_penalty": math.inf},
         {"alpha": "1"},
+        {"alpha": True},
+        {"alpha": 10**400},
+        {"token_floor": -(10**400)},
+        {"end_of_sentence": "no"},
+        {"look_ahead": 7},
+        {"repeated_spaces": None},
+        {"hot_words": 3},
+        {"hot_words": "cat"},
+        {"hot_words": None},
     ],
     ids=str,
 )
 def test_impossible_settings_are_refused_by_name(settings: dict[str, float]) -> None:
     with pytest.raises(DecoderError, match=f"got {next(iter(settings))} .*, wanted"):
         BeamConfig(**settings)
+
+
+@pytest.mark.parametrize("hot_words", [{"\ud800": 1.0}, {3: 1.0}, {"cat": 10**400}, {"cat": True}], ids=ascii)
+def test_impossible_hot_words_are_refused(hot_words: dict[str, float]) -> None:
+    with pytest.raises(DecoderError, match="hot word"):
+        BeamConfig(hot_words=hot_words)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +144,7 @@ def test_impossible_settings_are_refused_by_name(settings: dict[str, float]) -> 
         (["a"], -1, "at least a blank"),
         (["", "a", ""], -1, "2 empty tokens"),
         (["a", "b"], 7, "got blank 7"),
+        (["a", "\ud800", ""], -1, "surrogate"),
     ],
 )
 def test_impossible_tokens_are_refused(tokens: list[str], blank: int, sentence: str) -> None:
@@ -166,6 +182,20 @@ def test_a_file_that_is_no_language_model_is_one_sentence(tmp_path: Path, conten
         BeamSearchDecoder(TOKENS, language_model=path)
     with pytest.raises(DecoderError, match="no such file"):
         BeamSearchDecoder(TOKENS, language_model=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("alpha", [100, 1e3, 1e6, 1e300])
+@pytest.mark.parametrize("text", ["", "cat", "cut", "ca", "cat cut"])
+def test_weights_beyond_a_double_still_end_in_a_text(arpa: Path, alpha: float, text: str) -> None:
+    """Every ending's weight is exp(alpha * ln P_LM), which a double cannot hold."""
+    for penalty in (-math.inf, -1e4):
+        config = BeamConfig(alpha=alpha, beta=0, unknown_word_penalty=penalty, n_best=3)
+        decoder = BeamSearchDecoder(TOKENS, language_model=arpa, config=config)
+        assert decoder.decode(spell(text))
+        stream = decoder.stream()
+        stream.feed(spell(text))
+        assert not math.isnan(stream.partial().score)
+        assert not any(math.isnan(result.score) for result in stream.finish())
 
 
 def test_many_equal_weights_leave_room_for_heavier_ones() -> None:

@@ -18,7 +18,7 @@ from asr_runtime import engines
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 from asr_runtime.engines import pad
 from asr_runtime.engines.onnx import OnnxEngine
-from asr_runtime.errors import EngineError
+from asr_runtime.errors import BundleError, EngineError
 
 
 @pytest.fixture(scope="session")
@@ -141,10 +141,11 @@ def test_a_model_with_another_signature_is_refused(tmp_path: Path) -> None:
 
 
 def copying_model(frames: str = "lengths") -> bytes:
-    """Its "log-probabilities" are the samples themselves, with one token."""
+    """Its "log-probabilities" are the samples themselves, the same for both tokens."""
     nodes = [
         helper.make_node("Constant", [], ["last"], value_ints=[2]),
-        helper.make_node("Unsqueeze", ["waveform", "last"], ["log_probs"]),
+        helper.make_node("Unsqueeze", ["waveform", "last"], ["column"]),
+        helper.make_node("Concat", ["column", "column"], ["log_probs"], axis=2),
         helper.make_node("Add", ["lengths", "lengths"], ["double"]),
         helper.make_node("Identity", [frames], ["frames"]),
     ]
@@ -153,18 +154,36 @@ def copying_model(frames: str = "lengths") -> bytes:
 
 def test_a_model_for_other_tokens_is_refused(tmp_path: Path) -> None:
     engine = OnnxEngine(bundle_of(tmp_path, ("a", ""), copying_model()))
-    with pytest.raises(EngineError, match=r"\[1, 5, 1\].*\[1, frames, 2\]"):
+    engine._tokens = 3  # as where the graph leaves their number open
+    with pytest.raises(EngineError, match=r"\[1, 5, 2\].*\[1, frames, 3\]"):
         engine.log_probs(*pad([np.zeros(5, np.float32)]))
+
+
+def test_a_model_whose_signature_has_other_tokens_is_refused_at_once(tone_bundle: Path, tmp_path: Path) -> None:
+    content = (tone_bundle / "model.onnx").read_bytes()
+    with pytest.raises(EngineError, match="for 29 tokens where the bundle has 2"):
+        OnnxEngine(bundle_of(tmp_path, ("a", ""), content))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("tokens", '["b", ""]'), ("tokens", "["), ("sample_rate", "8000"), ("frame_seconds", "0.02")]
+)
+def test_a_bundle_that_disagrees_with_its_model_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    right = {"tokens": '["a", ""]', "sample_rate": "16000", "frame_seconds": "0.04"}
+    model = onnx.load_from_string(copying_model())
+    helper.set_model_props(model, right)
+    OnnxEngine(bundle_of(tmp_path, ("a", ""), model.SerializeToString()))
+    helper.set_model_props(model, {**right, name: text})
+    with pytest.raises(BundleError, match=f"has {name} "):
+        OnnxEngine(bundle_of(tmp_path, ("a", ""), model.SerializeToString()))
 
 
 def test_more_frames_than_there_are_and_nan_are_refused(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path, ("a", ""), copying_model("double"))
     engine = OnnxEngine(bundle)
-    engine._tokens = 1
     with pytest.raises(EngineError, match="10 of 5 frames"):
         engine.log_probs(*pad([np.zeros(5, np.float32)]))
     engine = OnnxEngine(bundle_of(tmp_path, ("a", ""), copying_model()))
-    engine._tokens = 1
     with pytest.raises(EngineError, match="NaN"):
         engine.log_probs(*pad([np.full(5, np.nan, np.float32)]))
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,7 @@ def test_a_librispeech_folder_is_read_by_its_transcripts(tmp_path: Path) -> None
         ([row("fine"), "", '["a list"]'], "line 3"),
         ([json.dumps({"audio": "x.wav"})], "'text'"),
         ([row("fine"), row("naïve")], "line 2: the character 'ï'"),
+        ([row("fine"), row(" ")], "line 2: the text is empty"),
         ([], "holds no utterances"),
     ],
 )
@@ -72,19 +75,60 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
         read(tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no audio at all"])
-def test_unreadable_audio_is_named_with_its_line(tmp_path: Path, content: bytes | None) -> None:
+def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
+    separated = '{"audio": "x.wav", "text": "one", "speaker": "a\u2028b"}'
+    (tmp_path / "m.jsonl").write_bytes(f"{separated}\r\n{row('two')}\n".encode())
+    assert read(tmp_path / "m.jsonl") == ["one", "two"]
+
+
+def test_a_manifest_that_is_not_utf_8_is_one_sentence(tmp_path: Path, one_sentence: Callable[[str], None]) -> None:
+    (tmp_path / "m.jsonl").write_bytes('{"audio": "x.wav", "text": "naïve"}'.encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"m\.jsonl as UTF-8") as caught:
+        read(tmp_path / "m.jsonl")
+    one_sentence(str(caught.value))
+
+
+def wav(samples: list[float]) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.array(samples, np.float32), 16000, "FLOAT", format="WAV")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"no audio at all", wav([]), wav([0.1, np.nan, 0.2]), wav([0.1] * 1000)[:-400]],
+    ids=["missing", "empty", "no audio", "no samples", "not a number", "cut off"],
+)
+def test_audio_without_usable_samples_is_named_with_its_line(
+    tmp_path: Path, content: bytes | None, one_sentence: Callable[[str], None]
+) -> None:
     if content is not None:
         (tmp_path / "x.wav").write_bytes(content)
-    with pytest.raises(RecipeError, match=r"m\.jsonl, line 1: .*x\.wav"):
+    with pytest.raises(RecipeError, match=r"m\.jsonl, line 1: .*x\.wav") as caught:
         Corpus((Source(str(manifest(tmp_path, row("one")))),), DATA, FEATURES, tmp_path / "cache")
+    one_sentence(str(caught.value))
 
 
-@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.array([0.1, np.nan, 0.2], np.float32)])
-def test_audio_without_usable_samples_is_named(tmp_path: Path, samples: np.ndarray) -> None:
-    soundfile.write(tmp_path / "x.wav", samples, 16000, "FLOAT")
-    with pytest.raises(RecipeError, match="empty or has samples that are not numbers"):
-        Corpus((Source(str(manifest(tmp_path, row("one")))),), DATA, FEATURES, tmp_path / "cache")
+def test_a_recording_that_changed_is_computed_anew(tmp_path: Path) -> None:
+    sources = (Source(str(manifest(tmp_path, row("one")))),)
+    quiet, loud = wav([0.01] * 8000), wav([0.5, -0.5] * 4000)
+    assert len(quiet) == len(loud)
+    (tmp_path / "x.wav").write_bytes(quiet)
+    os.utime(tmp_path / "x.wav", ns=(1, 1))
+    first = Corpus(sources, DATA, FEATURES, tmp_path / "c").store[0]
+    (tmp_path / "x.wav").write_bytes(loud)
+    assert not np.array_equal(Corpus(sources, DATA, FEATURES, tmp_path / "c").store[0], first)
+
+
+def test_a_damaged_feature_cache_is_one_sentence(
+    tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    Corpus((Source(str(tiny_manifest)),), DATA, FEATURES, tmp_path)
+    values = next(path for path in tmp_path.glob("*.npy") if "offsets" not in path.name)
+    values.write_bytes(values.read_bytes()[:-100])
+    with pytest.raises(RecipeError, match="remove the folder") as caught:
+        Corpus((Source(str(tiny_manifest)),), DATA, FEATURES, tmp_path)
+    one_sentence(str(caught.value))
 
 
 def test_features_are_computed_once_and_then_read(tiny_manifest: Path, tmp_path: Path) -> None:

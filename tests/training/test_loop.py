@@ -10,16 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from asr_runtime.errors import RecipeError
-from asr_training import loop
+from asr_training import data, loop
 from asr_training.checkpoint import load_checkpoint
 from asr_training.evaluate import evaluate
 from asr_training.loop import fit, learning_rate
-from asr_training.recipe import Recipe, Training
+from asr_training.recipe import Augment, ConvolutionAttention, Recipe, Training
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -39,11 +40,24 @@ def test_the_tiny_recipe_learns_its_sentences_by_heart(tiny_recipe: Callable[...
     assert best.provenance["data"]["utterances"] == 8
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5])
+SMALL = ConvolutionAttention(stem=16, width=16, blocks=3, expansion=2, kernel=3, heads=2, dropout=0.2)
+RANDOM = Augment(0.2, 0.1, noise=0.5, frequency_masks=2, frequency_width=8, time_masks_per_second=2.0, time_width=8)
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "random"),
+    [(1, False), (2, False), (5, False), (5, True)],
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
-    tiny_recipe: Callable[..., Recipe], tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    stop_after: int,
+    random: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = tiny_recipe(epochs=4, warmup_steps=3, schedule="linear")
+    recipe = tiny_recipe(epochs=4, warmup_steps=3, schedule="linear", intermediate_weight=0.3 if random else 0.0)
+    if random:
+        recipe = dataclasses.replace(recipe, model=SMALL, augment=RANDOM)
     whole = fit(recipe, tmp_path / "whole")
     step = loop.step
 
@@ -82,18 +96,151 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_manifest: Path, tmp_
         assert torch.equal(value, weights(tmp_path / "cut")[name]), name
 
 
+def replaced(recipe: Recipe, **tables: dict[str, Any]) -> Recipe:
+    """The recipe with some keys of some tables changed."""
+    changed = {name: dataclasses.replace(getattr(recipe, name), **keys) for name, keys in tables.items()}
+    return dataclasses.replace(recipe, **changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"longest_seconds": 0.2}, {"train": "repeat 0"}],
+    ids=["nothing fits", "nothing repeats"],
+)
+def test_a_run_without_a_batch_is_refused(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, change: dict[str, Any], one_sentence: Callable[[str], None]
+) -> None:
+    recipe = tiny_recipe(epochs=1)
+    if "train" in change:
+        change = {"train": (dataclasses.replace(recipe.data.train[0], repeat=0),)}
+    with pytest.raises(RecipeError, match="no utterance is left to train on") as caught:
+        fit(replaced(recipe, data=change), tmp_path)
+    one_sentence(str(caught.value))
+
+
+def test_data_that_became_fewer_stop_a_run_that_stands_inside_an_epoch(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(epochs=2)
+    run = loop.begin(recipe, tmp_path, torch.device("cpu"))
+    run.position.batch = 4  # of 4
+    loop.save(run, "last")
+    with pytest.raises(RecipeError, match="data have changed"):
+        fit(recipe, tmp_path)
+
+
+def test_the_first_line_says_what_is_left_out(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(replaced(tiny_recipe(epochs=1), data={"longest_seconds": 1.3}), tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(said) == 1
+    assert "8 utterances" in said[0]
+    assert "4 of 8 left out: 4 longer than 1.3 s, 0 with too few frames" in said[0]
+
+
+def test_an_interrupt_while_features_are_computed_stops_at_once(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = data.read_waveform, []
+
+    def interrupting(*arguments: Any) -> Any:
+        calls.append(arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return read(*arguments)
+
+    monkeypatch.setattr(data, "read_waveform", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe(epochs=1), tmp_path)
+    assert len(calls) == 1
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_second_signal_stops_at_once(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_on = []
+
+    def interrupting(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on.append("after one signal")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        went_on.append("after two")
+
+    monkeypatch.setattr(loop, "evaluate", interrupting)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe(epochs=1), tmp_path)
+    assert went_on == ["after one signal"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_finished_run_is_left_as_it_is(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     recipe = tiny_recipe(epochs=2)
     first = fit(recipe, tmp_path)
     assert fit(recipe, tmp_path).step == first.step
 
 
-def test_a_run_of_another_model_is_refused(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    fit(tiny_recipe(epochs=1), tmp_path)
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ({"model": {"channels": 12}}, "[model]"),
+        ({"model": {"dropout": 0.2}}, "[model]"),
+        ({"features": {"low_hz": 50.0}}, "[features]"),
+        ({"data": {"alphabet": "' zabcdefghijklmnopqrstuvwxy"}}, "alphabet"),
+        ({"data": {"longest_seconds": 5.0}}, "longest_seconds"),
+        ({"training": {"seed": 2}}, "seed"),
+        ({"training": {"batch_utterances": 3}}, "batch_utterances"),
+    ],
+)
+def test_a_run_does_not_go_on_with_a_recipe_of_another_kind(
+    tiny_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    tables: dict[str, Any],
+    named: str,
+    one_sentence: Callable[[str], None],
+) -> None:
     recipe = tiny_recipe(epochs=2)
-    other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, channels=12))
-    with pytest.raises(RecipeError, match="another model"):
-        fit(other, tmp_path)
+    loop.save(loop.begin(recipe, tmp_path, torch.device("cpu")), "last")
+    with pytest.raises(RecipeError, match="holds a run whose recipe has another") as caught:
+        loop.begin(replaced(recipe, **tables), tmp_path, torch.device("cpu"))
+    assert f"another {named} (" in str(caught.value)
+    one_sentence(str(caught.value))
+
+
+def test_a_run_that_goes_on_with_other_rates_and_epochs_records_the_earlier_recipes(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    fit(tiny_recipe(epochs=1), tmp_path)
+    assert "earlier_recipes" not in load_checkpoint(tmp_path / "last").provenance
+    fit(tiny_recipe(epochs=2, learning_rate=1e-3), tmp_path)
+    fit(tiny_recipe(epochs=3, learning_rate=1e-3), tmp_path)
+    provenance = load_checkpoint(tmp_path / "last").provenance
+    assert provenance["recipe"]["training"]["epochs"] == 3
+    earlier = [recipe["training"] for recipe in provenance["earlier_recipes"]]
+    assert [(training["epochs"], training["learning_rate"]) for training in earlier] == [(1, 5e-3), (2, 1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("training.json", b'{"foreign": 1}'),
+        ("training.json", b"[]"),
+        ("training.safetensors", b"cut"),
+        ("config.json", b'{"provenance": {"recipe": "small"}}'),
+        ("config.json", b'{"provenance": []}'),
+    ],
+)
+def test_a_damaged_run_is_one_sentence(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, file: str, content: bytes, one_sentence: Callable[[str], None]
+) -> None:
+    recipe = tiny_recipe(epochs=1)
+    loop.save(loop.begin(recipe, tmp_path, torch.device("cpu")), "last")
+    (tmp_path / "last" / file).write_bytes(content)
+    with pytest.raises(RecipeError) as caught:
+        loop.begin(recipe, tmp_path, torch.device("cpu"))
+    one_sentence(str(caught.value))
 
 
 def test_the_learning_rate_warms_up_stays_and_falls() -> None:

@@ -2,11 +2,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+import torch
 
 from asr_runtime.errors import RecipeError
-from asr_training.recipe import CRNN, RECIPES, ConvolutionAttention, read_recipe
+from asr_training.model import AcousticModel
+from asr_training.recipe import (
+    BOUNDS,
+    CRNN,
+    RECIPES,
+    Augment,
+    ConvolutionAttention,
+    Data,
+    Features,
+    Source,
+    Training,
+    check_model,
+    read_recipe,
+)
 
 MINIMAL = """
 [data]
@@ -69,6 +84,26 @@ def test_the_architecture_chooses_the_table_of_the_model(tmp_path: Path) -> None
         (("[model]", "[features]\nwindow = 399\n[model]"), "window"),
         (("[model]", "[features]\nhigh_hz = 9000.0\n[model]"), "9000"),
         (("[model]", "[features]\nhop = 0\n[model]"), "hop"),
+        (("batch_utterances = 4", "batch_utterances = 4\nlearning_rate = nan"), "learning_rate is nan"),
+        (("batch_utterances = 4", "batch_utterances = 4\nlearning_rate = inf"), "learning_rate is inf"),
+        (("batch_utterances = 4", 'batch_utterances = 4\nschedule = "linear"\nflat = 1.0'), "flat is 1.0"),
+        (("batch_utterances = 4", "batch_utterances = 4\nseed = -1"), "seed is -1"),
+        (("batch_utterances = 4", "batch_utterances = 4\nseed = 9223372036854775807"), "seed"),
+        (("batch_utterances = 4", "batch_utterances = 4\nthreads = -4"), "threads is -4"),
+        (("batch_utterances = 4", "batch_utterances = 4\nepochs = -1"), "epochs is -1"),
+        (("batch_utterances = 4", "batch_utterances = -4\nbatch_seconds = 9"), "batch_utterances is -4"),
+        (('"crnn"', '"crnn"\ndropout = 2.0'), "dropout is 2.0"),
+        (('"crnn"', '"crnn"\nrecurrent_layers = 0'), "recurrent_layers is 0"),
+        (('"crnn"', '"crnn"\nblocks = -1'), "[model]: blocks is -1"),
+        (('"crnn"', '"convolution-attention"\nkernel = 4'), "kernel is 4"),
+        (('"crnn"', '"convolution-attention"\nheads = 0'), "heads is 0"),
+        (('[{ path = "train.jsonl" }]', "[]"), "train is empty"),
+        (('[{ path = "dev.jsonl" }]', "[]"), "validation is empty"),
+        (('{ path = "train.jsonl" }', '{ path = "train.jsonl", repeat = 0 }'), "[data]: repeat is 0"),
+        (("[model]", 'alphabet = ""\n[model]'), "alphabet"),
+        (("[model]", "[augment]\nfrequency_masks = 1\nfrequency_width = 81\n[model]"), "frequency_width is 81"),
+        (("[model]", "[augment]\ntime_width = 0\n[model]"), "time_width is 0"),
+        (("[model]", "[features]\nfloor = 0\n[model]"), "floor"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence_that_names_the_fault(
@@ -78,6 +113,22 @@ def test_a_wrong_recipe_is_one_sentence_that_names_the_fault(
         read_recipe(write(tmp_path, MINIMAL.replace(*change)))
     one_sentence(str(caught.value))
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("table", [Source, Data, Features, CRNN, ConvolutionAttention, Augment, Training])
+def test_every_number_of_a_recipe_has_bounds(table: type) -> None:
+    numbers = {name for name, hint in get_type_hints(table).items() if hint in (int, float)}
+    assert set(BOUNDS[table]) == numbers
+
+
+@pytest.mark.parametrize("model", [CRNN, ConvolutionAttention])
+def test_the_least_model_within_bounds_computes(model: type) -> None:
+    config = model(**{key: least for key, (least, _) in BOUNDS[model].items()})
+    check_model(config)
+    acoustic = AcousticModel(Features(mels=1), config, 3)
+    log_probs, frames = acoustic(torch.rand(1, 4000), torch.tensor([4000]))
+    assert log_probs.isfinite().all()
+    assert log_probs.shape[1] == frames[0]
 
 
 def test_a_missing_recipe_names_those_that_there_are() -> None:

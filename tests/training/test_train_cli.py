@@ -44,9 +44,7 @@ def test_evaluate_prints_rates_by_source(checkpoint: Path, tiny_manifest: Path) 
 
 
 def test_fit_prints_the_table_and_the_best(tiny_manifest: Path, tmp_path: Path) -> None:
-    recipe = (Path(sys.modules["asr_training"].__file__ or "").parent / "recipes" / "tiny.toml").read_text()
-    recipe = recipe.replace("tiny/train.jsonl", str(tiny_manifest)).replace("epochs = 60", "epochs = 2")
-    (tmp_path / "mine.toml").write_text(recipe)
+    tiny_toml(tmp_path, tiny_manifest)
     result = asr_train("fit", "mine.toml", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "WER all" in result.stdout
@@ -69,6 +67,33 @@ def test_wrong_input_is_one_sentence(
     assert result.returncode not in (0, 130)
     one_sentence(result.stderr)
     assert named in result.stderr
+
+
+def tiny_toml(folder: Path, manifest: Path) -> Path:
+    recipe = (Path(sys.modules["asr_training"].__file__ or "").parent / "recipes" / "tiny.toml").read_text()
+    path = folder / "mine.toml"
+    path.write_text(recipe.replace("tiny/train.jsonl", str(manifest)).replace("epochs = 60", "epochs = 2"))
+    return path
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = asr_train("fit", tiny_toml(tmp_path, tiny_manifest), "--out", tmp_path / "file" / "run")
+    assert result.returncode not in (0, 130)
+    one_sentence(result.stderr)
+    assert "file/run" in result.stderr
+
+
+def test_a_full_disk_is_one_sentence(tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))"
+    code = f"{limit}; from asr_training.cli import main; main()"
+    command = [sys.executable, "-B", "-c", code, "fit", tiny_toml(tmp_path, tiny_manifest), "--out", tmp_path / "run"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1, result
+    one_sentence(result.stderr)
+    assert "cannot be read or written" in result.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

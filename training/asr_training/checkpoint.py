@@ -44,9 +44,7 @@ def write_checkpoint(
     part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file(
-        {name: value.contiguous() for name, value in checkpoint.model.state_dict().items()}, part / "model.safetensors"
-    )
+    write_tensors(part / "model.safetensors", checkpoint.model.state_dict())
     config = {
         "format": FORMAT,
         "features": dataclasses.asdict(checkpoint.features),
@@ -55,13 +53,23 @@ def write_checkpoint(
         "provenance": checkpoint.provenance,
     }
     (part / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    save_file(tensors, part / "training.safetensors")
+    write_tensors(part / "training.safetensors", tensors)
     (part / "training.json").write_text(json.dumps(position, indent=1), encoding="utf-8")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file."""
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    except safetensors.SafetensorError as error:
+        raise RecipeError(
+            f"cannot write {path} ({error}); free some space, the run goes on from its last checkpoint"
+        ) from None
 
 
 def newest(folder: Path) -> Path | None:

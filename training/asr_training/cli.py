@@ -102,5 +102,10 @@ def main() -> None:
         app()
     except AsrError as error:
         sys.exit(f"asr-train: {error}")
+    except OSError as error:
+        where = error.filename or "a file"
+        sys.exit(f"asr-train: {where} cannot be read or written ({error.strerror or error}); correct it or free space")
+    except UnicodeError as error:
+        sys.exit(f"asr-train: a file is not UTF-8 text ({error}); convert it")
     except ModuleNotFoundError as error:
         sys.exit(f"asr-train: the package {error.name} is missing; install with: pip install 'asr-deploy[train]'")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
 from tqdm import tqdm
 
-from asr_runtime.errors import RecipeError
+from asr_runtime.audio import read_audio
+from asr_runtime.errors import AudioError, RecipeError
 from asr_training.augment import augment
 from asr_training.features import MelSpectrogram
 from asr_training.recipe import Augment, Data, Features, Source, Training
@@ -51,17 +51,24 @@ def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utteranc
     return [check_text(utterance, data, alphabet) for utterance in found]
 
 
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a UTF-8 file that are not blank, each behind its place for errors."""
+    try:
+        # Not str.splitlines, which also splits at characters that stand inside of texts, such as U+2028.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read {path} as UTF-8 text ({error}); correct or convert it") from None
+    return ((f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
+
+
 def read_manifest(path: Path) -> list[Utterance]:
     """Read JSON lines with `audio` (relative to the manifest) and `text`; `source` and `speaker` may stand beside."""
     utterances = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
+    for where, line in read_lines(path):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RecipeError(f"{where}: not JSON ({error.msg}); write one JSON object a line") from None
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"{where}: not JSON ({error}); write one JSON object a line") from None
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
             raise RecipeError(f"{where}: wanted an object with the texts 'audio' and 'text'; add what is missing")
         labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
@@ -73,9 +80,8 @@ def read_librispeech(folder: Path) -> list[Utterance]:
     """Read every *.trans.txt below, each line `SPEAKER-CHAPTER-NUMBER TEXT` beside a .flac (Panayotov et al. 2015)."""
     utterances = []
     for transcript in sorted(folder.rglob("*.trans.txt")):
-        for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), 1):
+        for where, line in read_lines(transcript):
             name, _, text = line.partition(" ")
-            where = f"{transcript}, line {number}"
             utterances.append(
                 Utterance(transcript.parent / f"{name}.flac", text, where, "librispeech", name.split("-")[0])
             )
@@ -83,8 +89,10 @@ def read_librispeech(folder: Path) -> list[Utterance]:
 
 
 def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utterance:
-    """The utterance with its text in lower case if so configured; a character outside the alphabet is an error."""
+    """The utterance, in lower case if so configured; no text or a character outside the alphabet is refused."""
     text = utterance.text.lower() if data.lower_case else utterance.text
+    if not text.strip():
+        raise RecipeError(f"{utterance.where}: the text is empty; write what is said or remove the line")
     if unknown := alphabet.unknown(text):
         raise RecipeError(
             f"{utterance.where}: the character {unknown!r} is outside the alphabet {alphabet.characters!r};"
@@ -93,16 +101,12 @@ def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utteranc
     return Utterance(utterance.audio, text, utterance.where, utterance.source, utterance.speaker)
 
 
-def read_waveform(path: Path, rate: int, where: str) -> np.ndarray:
-    """A recording as mono float32 at `rate`."""
+def read_waveform(utterance: Utterance, rate: int) -> np.ndarray:
+    """An utterance's recording as mono float32 [samples] at `rate` hertz."""
     try:
-        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise RecipeError(f"{where}: cannot read the audio {path} ({error}); correct or remove the line") from None
-    mono = samples.mean(1)
-    if not len(mono) or not np.isfinite(mono).all():
-        raise RecipeError(f"{where}: the audio {path} is empty or has samples that are not numbers; remove the line")
-    return mono if found == rate else np.asarray(soxr.resample(mono, found, rate), np.float32)
+        return read_audio(utterance.audio, rate)
+    except AudioError as error:
+        raise RecipeError(f"{utterance.where}: {error}") from None
 
 
 class FeatureStore:
@@ -119,12 +123,23 @@ class FeatureStore:
 
 def store_features(utterances: list[Utterance], config: Features, cache: Path) -> FeatureStore:
     """Compute the features of all utterances, or open those of an earlier run with the same files and front end."""
-    files = [(str(u.audio), u.audio.stat().st_size if u.audio.is_file() else -1) for u in utterances]
+    files = [file_identity(utterance.audio) for utterance in utterances]
     key = hashlib.sha256(json.dumps([config.__dict__, files]).encode()).hexdigest()[:16]
     values, offsets = cache / f"{key}.npy", cache / f"{key}.offsets.npy"
     if not offsets.is_file():
         write_features(utterances, config, values, offsets)
-    return FeatureStore(np.load(values, mmap_mode="r"), np.load(offsets))
+    try:
+        return FeatureStore(np.load(values, mmap_mode="r"), np.load(offsets))
+    except (OSError, EOFError, ValueError) as error:
+        raise RecipeError(f"cannot read the features in {values} ({error}); remove the folder {cache}") from None
+
+
+def file_identity(path: Path) -> tuple[str, int, int]:
+    """What tells a recording from another, or from an earlier state of itself, without reading it."""
+    if not path.is_file():
+        return str(path), -1, -1
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 def write_features(utterances: list[Utterance], config: Features, values: Path, offsets: Path) -> None:
@@ -133,14 +148,14 @@ def write_features(utterances: list[Utterance], config: Features, values: Path, 
     front_end, raw, ends = MelSpectrogram(config), values.with_suffix(".part"), [0]
     with raw.open("wb") as out, torch.no_grad():
         for utterance in tqdm(utterances, "features", unit="utt", disable=None):
-            samples = torch.from_numpy(read_waveform(utterance.audio, config.sample_rate, utterance.where))
+            samples = torch.from_numpy(read_waveform(utterance, config.sample_rate))
             features, _ = front_end(samples[None], torch.tensor([len(samples)]))
             out.write(features[0].to(torch.float16).numpy().tobytes())
             ends.append(ends[-1] + features.shape[1])
-    shape = (ends[-1], config.mels)
-    target = open_memmap(values, mode="w+", dtype=np.float16, shape=shape)
-    target[:] = np.memmap(raw, np.float16, "r", shape=shape)
-    target.flush()
+    header = {"descr": "<f2", "fortran_order": False, "shape": (ends[-1], config.mels)}
+    with raw.open("rb") as source, values.open("wb") as target:  # no memory map: on a full disk it kills the process
+        write_array_header_1_0(target, header)
+        shutil.copyfileobj(source, target)
     raw.unlink()
     part = offsets.with_suffix(".part.npy")
     np.save(part, np.array(ends))
@@ -196,14 +211,27 @@ class Corpus:
         flat = torch.from_numpy(np.concatenate(labels))
         return Batch(torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, seconds)
 
+    def fits(self, stride: int) -> np.ndarray:
+        """Which utterances have frames enough for their text, one of `stride` feature frames each; bool."""
+        return np.array([required_frames(labels) for labels in self.labels]) * stride <= self.store.frames
+
+    def short_enough(self, data: Data) -> np.ndarray:
+        """Which utterances are no longer than the recipe allows; bool."""
+        return np.asarray(self.store.frames <= data.longest_seconds * self.config.sample_rate / self.config.hop)
+
+    def left_out(self, data: Data, stride: int) -> str:
+        """How many utterances are left out of training, and why, in words."""
+        long, coarse = ~self.short_enough(data), ~self.fits(stride)
+        return (
+            f"{int((long | coarse).sum())} of {len(long)} left out: {int(long.sum())} longer than"
+            f" {data.longest_seconds:g} s, {int(coarse.sum())} with too few frames for their text"
+        )
+
     def training_order(self, data: Data, training: Training, stride: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch as indices: of like lengths inside, in an order drawn from seed and epoch."""
         rng = np.random.default_rng([training.seed, epoch])
         rate = self.config.sample_rate / self.config.hop
-        fits = np.array(
-            [required_frames(labels) * stride <= n for labels, n in zip(self.labels, self.store.frames, strict=True)]
-        )
-        usable = fits & (self.store.frames <= data.longest_seconds * rate)
+        usable = self.fits(stride) & self.short_enough(data)
         indices = np.repeat(np.arange(len(self.utterances)), self.repeats * usable)
         # Lengths are shaken a little before sorting, so that the same utterances do not always meet.
         order = indices[np.argsort(self.store.frames[indices] * rng.uniform(0.9, 1.1, len(indices)))]

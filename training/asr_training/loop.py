@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,11 +26,12 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from asr_runtime.errors import RecipeError
 from asr_training.checkpoint import Checkpoint, load_weights, newest, read_json, read_tensors, write_checkpoint
 from asr_training.data import Batch, Corpus, describe
 from asr_training.evaluate import evaluate
 from asr_training.model import AcousticModel
-from asr_training.recipe import Recipe, Training
+from asr_training.recipe import Recipe, Training, from_table
 from asr_training.report import Row, write_table
 
 SAVE_EVERY_SECONDS = 300
@@ -63,12 +65,14 @@ class Run:
     optimiser: torch.optim.AdamW
     steps_per_epoch: int
     position: Position
+    earlier_recipes: list[Any] = field(default_factory=list)  # of a run that was taken up with another one
 
     def checkpoint(self) -> Checkpoint:
         """The model as it is now, described."""
         recipe = self.recipe
         provenance = {
             "recipe": dataclasses.asdict(recipe),
+            **({"earlier_recipes": self.earlier_recipes} if self.earlier_recipes else {}),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "torch": torch.__version__,
             "data": describe(self.train),
@@ -85,32 +89,37 @@ def fit(recipe: Recipe, folder: Path, device: str = "cpu") -> Position:
 
     A run that `folder` holds already is taken up where it stopped.
     """
+    run = begin(recipe, folder, torch.device(device))
+    print(opening(run), file=sys.stderr)
     with closing_on_signal() as stopped, SummaryWriter(str(folder / "tensorboard")) as board:
-        run = begin(recipe, folder, torch.device(device))
         saved = validated = time.monotonic()
         for batch_number in remaining(run):
             step(run, batch_number, board)
-            now = time.monotonic()
+            now, stop = time.monotonic(), bool(stopped)
             end_of_epoch = run.position.batch == 0
             minutes = recipe.training.validate_every_minutes
             if end_of_epoch or (minutes and now - validated > minutes * 60):
                 validate(run, board)
                 validated = saved = time.monotonic()
-            elif now - saved > SAVE_EVERY_SECONDS or stopped:
+            elif now - saved > SAVE_EVERY_SECONDS or stop:
                 save(run, "last")
                 saved = now
-            if stopped:
+            if stop:
                 raise KeyboardInterrupt
     return run.position
 
 
 @contextlib.contextmanager
 def closing_on_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of stopping at once, so that a step ends and is saved."""
+    """Collect a first SIGINT or SIGTERM in a list, so that a step ends and is saved; a second one stops at once."""
     stopped: list[int] = []
-    before = {
-        number: signal.signal(number, lambda n, _: stopped.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, _: object) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
@@ -128,13 +137,66 @@ def begin(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     validation = Corpus(recipe.data.validation, recipe.data, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     optimiser = make_optimiser(model, recipe.training)
-    steps = len(train.training_order(recipe.data, recipe.training, int(model.encoder.stride), 0))  # type: ignore[arg-type]
+    steps = len(train.training_order(recipe.data, recipe.training, model.stride, 0))
+    if not steps:
+        raise RecipeError(
+            f"[data]: no utterance is left to train on, {train.left_out(recipe.data, model.stride)};"
+            " change longest_seconds, repeat or the data"
+        )
     run = Run(recipe, folder, device, train, validation, model, optimiser, steps, Position())
     if saved := newest(folder / "last"):
-        load_weights(model, saved)
-        load_optimiser(optimiser, read_tensors(saved / "training.safetensors"))
-        run.position = Position(**read_json(saved / "training.json"))
+        take_up(run, saved)
     return run
+
+
+def take_up(run: Run, saved: Path) -> None:
+    """Go on from the checkpoint in the folder `saved`, if the recipe is still one that it can go on with."""
+    provenance = read_json(saved / "config.json").get("provenance")
+    provenance = provenance if isinstance(provenance, dict) else {}
+    earlier = from_table(Recipe, provenance.get("recipe"), f"the recipe in {saved / 'config.json'}")
+    refuse_changes(earlier, run.recipe, run.folder)
+    run.earlier_recipes = list(provenance.get("earlier_recipes", []))
+    if earlier != run.recipe:
+        run.earlier_recipes.append(dataclasses.asdict(earlier))
+    load_weights(run.model, saved)
+    try:
+        load_optimiser(run.optimiser, read_tensors(saved / "training.safetensors"))
+        run.position = Position(**read_json(saved / "training.json"))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RecipeError(f"{saved} does not hold the state of a run ({error}); give another --out") from None
+
+
+def refuse_changes(earlier: Recipe, recipe: Recipe, folder: Path) -> None:
+    """Refuse a recipe that a run cannot change to on its way; rates, epochs, augmentation and paths may change."""
+    for (name, before), now in zip(unchangeable(earlier).items(), unchangeable(recipe).values(), strict=True):
+        if before != now:
+            raise RecipeError(
+                f"{folder} holds a run whose recipe has another {name} ({before} there, {now} here);"
+                " take its recipe or give another --out"
+            )
+
+
+def unchangeable(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights' shapes and meaning, and which utterances meet in which step."""
+    data, training = recipe.data, recipe.training
+    return {
+        "[model]": recipe.model,
+        "[features]": recipe.features,
+        "alphabet": data.alphabet,
+        "lower_case": data.lower_case,
+        "longest_seconds": data.longest_seconds,
+        "repeat of its data": [source.repeat for source in data.train],
+        "seed": training.seed,
+        "batch_utterances": training.batch_utterances,
+        "batch_seconds": training.batch_seconds,
+    }
+
+
+def opening(run: Run) -> str:
+    """The first line of a run: what it is fitted on, and what is left out of that."""
+    data = describe(run.train)
+    left_out = run.train.left_out(run.recipe.data, run.model.stride)
+    return f"{data['utterances']} utterances, {data['hours']} hours, {data['speakers']} speakers; {left_out}"
 
 
 def make_optimiser(model: torch.nn.Module, config: Training) -> torch.optim.AdamW:
@@ -149,8 +211,12 @@ def remaining(run: Run) -> Iterator[np.ndarray]:
     """The batches that are still to do, epoch after epoch; keeps the position's epoch and batch."""
     position, recipe = run.position, run.recipe
     while position.epoch < recipe.training.epochs:
-        stride = int(run.model.encoder.stride)  # type: ignore[arg-type]
-        order = run.train.training_order(recipe.data, recipe.training, stride, position.epoch)
+        order = run.train.training_order(recipe.data, recipe.training, run.model.stride, position.epoch)
+        if position.batch >= len(order):
+            raise RecipeError(
+                f"{run.folder} stopped at batch {position.batch} of an epoch that has {len(order)} now: the data have"
+                " changed; bring them back or give another --out"
+            )
         label = f"epoch {position.epoch + 1}/{recipe.training.epochs}"
         with tqdm(total=len(order), initial=position.batch, desc=label, unit="batch", disable=None) as bar:
             while position.batch < len(order):

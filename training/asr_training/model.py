@@ -222,9 +222,14 @@ class AcousticModel(nn.Module):
         self.encoder = make_encoder(model, features.mels, tokens)
 
     @property
+    def stride(self) -> int:
+        """How many feature frames make a frame of log-probabilities."""
+        return int(self.encoder.stride)  # type: ignore[arg-type]
+
+    @property
     def frame_seconds(self) -> float:
         """The time between two frames of log-probabilities."""
-        return float(self.encoder.stride) * self.config.hop / self.config.sample_rate  # type: ignore[arg-type]
+        return self.stride * self.config.hop / self.config.sample_rate
 
     def encode(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """From mel features [batch, frames, mels], as the front end makes them, to log-probabilities in float32.

@@ -142,7 +142,7 @@ class Recipe:
 T = TypeVar("T")
 
 
-def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+def from_table(kind: type[T], table: Any, where: str) -> T:
     """Make a dataclass from a table of plain values; `where` names the table in errors."""
     if not isinstance(table, dict):
         raise RecipeError(f"{where}: got {table!r}, wanted a table of keys and values")
@@ -178,23 +178,110 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+# The least and the most that a number of a recipe may be, by table and key.
+BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
+    Source: {"repeat": (1, 10_000)},
+    Data: {"longest_seconds": (0.01, 3600)},
+    Features: {
+        "sample_rate": (1000, 1_000_000),
+        "mels": (1, 1024),
+        "fft": (2, 65536),
+        "window": (2, 65536),
+        "hop": (1, 65536),
+        "low_hz": (0, 500_000),
+        "high_hz": (0, 500_000),
+        "floor": (1e-30, 1),
+    },
+    CRNN: {
+        "channels": (1, 4096),
+        "blocks": (1, 256),
+        "convolutions": (1, 16),
+        "recurrent_layers": (1, 64),
+        "recurrent_size": (1, 16384),
+        "dropout": (0, 0.95),
+    },
+    ConvolutionAttention: {
+        "stem": (1, 16384),
+        "width": (2, 16384),
+        "blocks": (1, 256),
+        "expansion": (1, 64),
+        "kernel": (1, 1023),
+        "heads": (1, 256),
+        "attention_every": (1, 256),
+        "dropout": (0, 0.95),
+    },
+    Augment: {
+        "speed": (0, 1),
+        "warp": (0, 0.9),
+        "noise": (0, 1),
+        "frequency_masks": (0, 100),
+        "frequency_width": (0, 1024),
+        "time_masks_per_second": (0, 100),
+        "time_width": (1, 100_000),
+        "full_after": (0, 1),
+    },
+    Training: {
+        "epochs": (1, 1_000_000),
+        "batch_utterances": (0, 1_000_000),
+        "batch_seconds": (0, 1_000_000),
+        "learning_rate": (1e-12, 10),
+        "flat": (0, 0.999),  # the linear schedule divides by the rest
+        "warmup_steps": (0, 1_000_000_000),
+        "weight_decay": (0, 10),
+        "clip_norm": (1e-9, 1e9),
+        "intermediate_weight": (0, 0.99),
+        "seed": (0, 2**31 - 1),  # a step's own seed is made of it and of the step's number in 64 bits
+        "validate_every_minutes": (0, 1_000_000),
+        "threads": (0, 1024),
+    },
+}
+
+
 def check(recipe: Recipe) -> Recipe:
-    """The recipe itself, if its values can go together."""
-    training, model = recipe.training, recipe.model
+    """The recipe itself, if its values can be computed with and go together."""
+    for name in ("data", "features", "model", "augment", "training"):
+        check_bounds(name, getattr(recipe, name))
+    for source in (*recipe.data.train, *recipe.data.validation):
+        check_bounds("data", source)
+    check_data(recipe.data)
+    check_features(recipe.features)
+    check_model(recipe.model)
+    training, augment = recipe.training, recipe.augment
     if (training.batch_utterances > 0) == (training.batch_seconds > 0):
         raise RecipeError("[training]: set either batch_utterances or batch_seconds to more than 0, not both or none")
     if training.schedule not in ("constant", "linear"):
         raise RecipeError(f"[training]: unknown schedule {training.schedule!r}; take constant or linear")
-    if not 0 <= training.intermediate_weight < 1:
-        raise RecipeError(f"[training]: intermediate_weight is {training.intermediate_weight}; take 0 to below 1")
-    if isinstance(model, CRNN) and model.activation not in ("relu", "gelu"):
-        raise RecipeError(f"[model]: unknown activation {model.activation!r}; take relu or gelu")
-    if isinstance(model, ConvolutionAttention) and model.width % (2 * model.heads):
-        raise RecipeError(f"[model]: width {model.width} is not a multiple of twice the {model.heads} heads")
-    if len(set(recipe.data.alphabet)) != len(recipe.data.alphabet):
-        raise RecipeError("[data]: the alphabet names a character twice; name each once")
-    check_features(recipe.features)
+    if augment.frequency_masks and augment.frequency_width > recipe.features.mels:
+        raise RecipeError(f"[augment]: frequency_width is {augment.frequency_width}; take 0 to {recipe.features.mels}")
     return recipe
+
+
+def check_bounds(name: str, table: Any) -> None:
+    """Refuse a number of a recipe's table that is out of bounds or no number."""
+    for key, (least, most) in BOUNDS[type(table)].items():
+        value = getattr(table, key)
+        if not least <= value <= most:
+            raise RecipeError(f"[{name}]: {key} is {value}; take {least:g} to {most:g}")
+
+
+def check_data(data: Data) -> None:
+    """Refuse data that cannot be trained on."""
+    for name in ("train", "validation"):
+        if not getattr(data, name):
+            raise RecipeError(f"[data]: the list {name} is empty; name a manifest or a LibriSpeech folder")
+    if not data.alphabet or len(set(data.alphabet)) != len(data.alphabet):
+        raise RecipeError("[data]: the alphabet is empty or names a character twice; name each once")
+
+
+def check_model(model: Model) -> None:
+    """Refuse a model whose parts do not fit together."""
+    if isinstance(model, CRNN):
+        if model.activation not in ("relu", "gelu"):
+            raise RecipeError(f"[model]: unknown activation {model.activation!r}; take relu or gelu")
+    elif model.width % (2 * model.heads):
+        raise RecipeError(f"[model]: width {model.width} is not a multiple of twice the {model.heads} heads")
+    elif model.kernel % 2 == 0:
+        raise RecipeError(f"[model]: kernel is {model.kernel}; take an odd number")
 
 
 def check_features(features: Features) -> None:
@@ -204,8 +291,6 @@ def check_features(features: Features) -> None:
     if not 0 <= features.low_hz < features.high_hz <= features.sample_rate / 2:
         bounds = f"{features.low_hz} to {features.high_hz} Hz"
         raise RecipeError(f"[features]: the bands go from {bounds}; stay within half of {features.sample_rate} Hz")
-    if min(features.hop, features.mels) < 1:
-        raise RecipeError(f"[features]: hop is {features.hop} and mels {features.mels}; take 1 or more")
 
 
 def read_recipe(name_or_path: str) -> Recipe:
@@ -218,6 +303,6 @@ def read_recipe(name_or_path: str) -> Recipe:
         raise RecipeError(f"no recipe {name_or_path!r}: neither a TOML file nor one of {names}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not TOML: {error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"recipe {path} cannot be read as TOML: {error}; mend it") from None
     return check(from_table(Recipe, {"name": path.stem, **table}, f"recipe {path.name}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr_runtime.bundle import Bundle
-from asr_runtime.errors import EngineError
+from asr_runtime.errors import BundleError, EngineError
 
 # name -> element type and number of axes
 INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
@@ -36,6 +37,7 @@ class OnnxEngine:
         self._tokens = len(bundle.tokens)
         self._session, version = _session(bundle.path(file))
         _check_signature(self._session, bundle)
+        _check_metadata(self._session, bundle)
         self.description = f"ONNX Runtime {version}, {file.precision}"
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
@@ -82,7 +84,9 @@ def _session(model: Path) -> tuple[Any, str]:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(f"ONNX Runtime is not installed ({error}); run `pip install asr-deploy[cpu]`.") from error
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
+        fault = "is not installed" if absent else "cannot be imported"
+        raise EngineError(f"ONNX Runtime {fault} ({error}); run `pip install asr-deploy[cpu]`.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -99,6 +103,34 @@ def _check_signature(session: Any, bundle: Bundle) -> None:
         found = {item.name: (item.type, len(item.shape or [])) for item in got}
         if found != wanted:
             raise EngineError(f"the model of {bundle.name} has {kind} {found}, wanted {wanted}; export it again.")
+    columns = next(item for item in session.get_outputs() if item.name == "log_probs").shape[2]
+    if isinstance(columns, int) and columns != len(bundle.tokens):
+        raise EngineError(
+            f"the model of {bundle.name} gives log_probs for {columns} tokens where the bundle has "
+            f"{len(bundle.tokens)}; export it again."
+        )
+
+
+def _check_metadata(session: Any, bundle: Bundle) -> None:
+    """What the file says of itself, as asr-export writes it, is what the bundle says."""
+    said = session.get_modelmeta().custom_metadata_map
+    for name, wanted in (
+        ("tokens", list(bundle.tokens)),
+        ("sample_rate", bundle.sample_rate),
+        ("frame_seconds", bundle.frame_seconds),
+    ):
+        if name in said and _json(said[name]) != wanted:
+            raise BundleError(
+                f"the bundle {bundle.name} has {name} {wanted!r:.80} where its model says {said[name]:.80}; "
+                "export it again."
+            )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _first_line(error: Exception) -> str:
