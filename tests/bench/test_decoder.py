@@ -270,7 +270,7 @@ def test_with_and_without_a_language_model(tmp_path: Path, arpa: Path, words: Pa
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "results" / "decoder-cats.json").read_text())
     assert [(p["decoder"], p["beam"], p["wer"]) for p in result["sweep"]] == [("ours", 5, 0), ("ours", 20, 0)]
-    assert [p["pieces"] for p in result["length"]] == [4, 1]
+    assert [p["pieces"] for p in result["length"]] == [3, 1]
     assert result["decoders"]["ours"]["loads"] == 5
     assert result["files"]["lm"]["name"] == arpa.name
     assert done.stdout == (tmp_path / "results" / "decoder-cats.md").read_text()
