@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from tqdm import tqdm
 
 from asr_runtime.audio import read_audio
 from asr_runtime.errors import AudioError, RecipeError
-from asr_training.augment import augment
 from asr_training.features import MelSpectrogram
-from asr_training.recipe import Augment, Data, Features, Source, Training
+from asr_training.recipe import Data, Features, Source, Training
 from asr_training.text import Alphabet, required_frames
 
 
@@ -98,7 +98,7 @@ def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utteranc
             f"{utterance.where}: the character {unknown!r} is outside the alphabet {alphabet.characters!r};"
             " write it in words or add it to the recipe's alphabet"
         )
-    return Utterance(utterance.audio, text, utterance.where, utterance.source, utterance.speaker)
+    return dataclasses.replace(utterance, text=text)
 
 
 def read_waveform(utterance: Utterance, rate: int) -> np.ndarray:
@@ -173,6 +173,10 @@ class Batch:
     seconds: float  # of audio, without the padding
 
 
+# Features [frames, mels] and the fewest output frames that must stay possible, to changed features.
+Change = Callable[[np.ndarray, int], np.ndarray]
+
+
 class Corpus:
     """Utterances with features and labels, to be gone through in batches."""
 
@@ -188,36 +192,36 @@ class Corpus:
         self.repeats = np.array(repeats)
         self.store = store_features(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
+        self.fewest_frames = np.array([required_frames(labels) for labels in self.labels])
+        self.frame_rate = features.sample_rate / features.hop  # feature frames a second
 
     @property
     def hours(self) -> float:
         """Hours of audio, each utterance once."""
-        return float(self.store.frames.sum()) * self.config.hop / self.config.sample_rate / 3600
+        return float(self.store.frames.sum()) / self.frame_rate / 3600
 
-    def batch(self, indices: np.ndarray, config: Augment | None, strength: float, rng: np.random.Generator) -> Batch:
-        """Put some utterances together, augmented if `config` is given."""
-        items = []
-        for index in indices:
-            features = self.store[index].astype(np.float32)
-            fewest = required_frames(self.labels[index])
-            items.append(features if config is None else augment(features, config, strength, fewest, rng))
+    def batch(self, indices: np.ndarray, change: Change | None = None) -> Batch:
+        """Put some utterances together, their features changed by `change` if it is given."""
+        items = [self.store[index].astype(np.float32) for index in indices]
+        if change is not None:
+            items = [change(item, self.fewest_frames[index]) for item, index in zip(items, indices, strict=True)]
         frames = np.array([len(item) for item in items])
         padded = np.zeros((len(items), frames.max(), self.config.mels), np.float32)
         for row, item in zip(padded, items, strict=True):
             row[: len(item)] = item
         labels = [self.labels[index] for index in indices]
         counts = torch.tensor([len(item) for item in labels])
-        seconds = float(frames.sum()) * self.config.hop / self.config.sample_rate
+        seconds = float(frames.sum()) / self.frame_rate
         flat = torch.from_numpy(np.concatenate(labels))
         return Batch(torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, seconds)
 
     def fits(self, stride: int) -> np.ndarray:
         """Which utterances have frames enough for their text, one of `stride` feature frames each; bool."""
-        return np.array([required_frames(labels) for labels in self.labels]) * stride <= self.store.frames
+        return np.asarray(self.fewest_frames * stride <= self.store.frames)
 
     def short_enough(self, data: Data) -> np.ndarray:
         """Which utterances are no longer than the recipe allows; bool."""
-        return np.asarray(self.store.frames <= data.longest_seconds * self.config.sample_rate / self.config.hop)
+        return np.asarray(self.store.frames <= data.longest_seconds * self.frame_rate)
 
     def left_out(self, data: Data, stride: int) -> str:
         """How many utterances are left out of training, and why, in words."""
@@ -230,18 +234,18 @@ class Corpus:
     def training_order(self, data: Data, training: Training, stride: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch as indices: of like lengths inside, in an order drawn from seed and epoch."""
         rng = np.random.default_rng([training.seed, epoch])
-        rate = self.config.sample_rate / self.config.hop
         usable = self.fits(stride) & self.short_enough(data)
         indices = np.repeat(np.arange(len(self.utterances)), self.repeats * usable)
         # Lengths are shaken a little before sorting, so that the same utterances do not always meet.
         order = indices[np.argsort(self.store.frames[indices] * rng.uniform(0.9, 1.1, len(indices)))]
-        batches = list(split(order, self.store.frames, training.batch_utterances, training.batch_seconds * rate))
+        batches = list(
+            split(order, self.store.frames, training.batch_utterances, training.batch_seconds * self.frame_rate)
+        )
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def in_order_of_length(self, seconds: float) -> Iterator[np.ndarray]:
         """All utterances once, shortest first, in batches of up to so many padded seconds."""
-        rate = self.config.sample_rate / self.config.hop
-        return split(np.argsort(self.store.frames, kind="stable"), self.store.frames, 0, seconds * rate)
+        return split(np.argsort(self.store.frames, kind="stable"), self.store.frames, 0, seconds * self.frame_rate)
 
 
 def split(order: np.ndarray, frames: np.ndarray, count: int, most: float) -> Iterator[np.ndarray]:

@@ -38,9 +38,8 @@ def log_probabilities(model: AcousticModel, corpus: Corpus, device: torch.device
     """Run the model over the corpus in batches of like lengths; results in the corpus's order."""
     model.eval()
     results: dict[int, Result] = {}
-    rng = np.random.default_rng(0)  # unused without augmentation
     for indices in corpus.in_order_of_length(BATCH_SECONDS):
-        batch = corpus.batch(indices, None, 0.0, rng)
+        batch = corpus.batch(indices)
         log_probs, frames, _ = model.encode(batch.features.to(device), batch.frames.to(device))
         losses = F.ctc_loss(
             log_probs.transpose(0, 1).cpu(),

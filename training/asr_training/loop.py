@@ -27,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from asr_runtime.errors import RecipeError
+from asr_training.augment import augment
 from asr_training.checkpoint import Checkpoint, load_weights, newest, read_json, read_tensors, write_checkpoint
 from asr_training.data import Batch, Corpus, describe
 from asr_training.evaluate import evaluate
@@ -252,7 +253,7 @@ def step(run: Run, indices: np.ndarray, board: SummaryWriter) -> None:
     torch.manual_seed((config.seed << 32) + position.step)
     rng = np.random.default_rng([config.seed, position.step, 1])
     strength = min(1.0, done / run.recipe.augment.full_after) if run.recipe.augment.full_after else 1.0
-    batch = run.train.batch(indices, run.recipe.augment, strength, rng)
+    batch = run.train.batch(indices, lambda x, fewest: augment(x, run.recipe.augment, strength, fewest, rng))
     rate = learning_rate(config, position.step, done)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
