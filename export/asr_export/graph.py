@@ -29,6 +29,13 @@ def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -
     features, feature_frames = mel_features(graph, "waveform", "lengths", model.front_end)
     features = masked(graph, features, feature_frames, model.config)
     logits, _ = encode(graph, features, feature_frames, model)
+    return recogniser(graph, logits, tokens, model.config.sample_rate, model.frame_seconds)
+
+
+def recogniser(
+    graph: GraphBuilder, logits: str, tokens: Sequence[str], sample_rate: int, frame_seconds: float
+) -> onnx.ModelProto:
+    """What is collected as a model with a bundle's signature; the frames of each item are the value `frames`."""
     graph.node("LogSoftmax", logits, name="log_probs", axis=-1)
     return graph.finish(
         [
@@ -41,8 +48,8 @@ def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -
         ],
         {
             "tokens": json.dumps(list(tokens), ensure_ascii=False),
-            "sample_rate": str(model.config.sample_rate),
-            "frame_seconds": repr(model.frame_seconds),
+            "sample_rate": str(sample_rate),
+            "frame_seconds": repr(frame_seconds),
         },
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,13 +11,11 @@ import onnx
 
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
-from asr_export.pack import card_file, language_model_files
+from asr_export.pack import MODEL_FILE, card_file, language_model_files, write_graph
 from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove
 from asr_runtime.audio import read_audio
-from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
+from asr_runtime.bundle import Bundle, Manifest
 from asr_training.checkpoint import Checkpoint, load_checkpoint
-
-MODEL_FILE = "model.onnx"
 
 
 def to_onnx(
@@ -48,11 +45,7 @@ def to_onnx(
     samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
     graph, proofs = proved(checkpoint, weights, samples)
     manifest = describe(checkpoint, proofs, name, language, licence)
-    with tempfile.TemporaryDirectory(prefix="asr-export-") as work:
-        file = Path(work, MODEL_FILE)
-        file.write_bytes(graph.SerializeToString())
-        model = NewFile(source=file, role="model", engine="onnx", precision=PRECISIONS[weights])
-        return write_bundle(bundle, manifest, [model, *files], force=force), list(proofs.values())
+    return write_graph(bundle, manifest, graph, PRECISIONS[weights], files, force=force), list(proofs.values())
 
 
 def proved(
