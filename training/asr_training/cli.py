@@ -34,6 +34,9 @@ def fit_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; a run in it goes on.  [default: runs/NAME]")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A checkpoint whose weights a new run begins with.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. Checkpoints go to OUT/last and OUT/best, the table of results to OUT/epochs.txt."""
@@ -43,7 +46,7 @@ def fit_command(
 
     chosen = read_recipe(recipe)
     folder = out or Path("runs", chosen.name)
-    position = fit(chosen, folder, choose_device(device))
+    position = fit(chosen, folder, choose_device(device), start)
     typer.echo(format_table([Row(**row) for row in position.rows]), nl=False)
     typer.echo(f"best weights: {folder / 'best'} (WER {100 * position.best_wer:.1f} %)")
 
