@@ -99,6 +99,22 @@ def synthesize_command(
     typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
 
 
+@app.command("vary")
+def vary_command(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the new recordings and varied.jsonl.")],
+    times: Annotated[int, typer.Option(min=1, help="How many new speakers for each recording.")] = 1,
+    seed: int = 1,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes share the recordings.")] = 1,
+) -> None:
+    """Say recordings again as other speakers (pitch, formants, colour, breath), as training data."""
+    from asr_training.vocoder import vary
+
+    typer.echo(
+        f"{vary(manifest, out, times=times, seed=seed, processes=processes)} recordings in {out / 'varied.jsonl'}"
+    )
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one sentence, not a traceback."""
     try:
