@@ -32,14 +32,21 @@ def to_onnx_command(
     card: Annotated[Path | None, typer.Option(help="Text file that describes the model, to pack.")] = None,
     recording: Annotated[list[Path] | None, typer.Option(help="Recording to prove the graph on, too.")] = None,
     weights: Annotated[str, typer.Option(help="How weights are stored: fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="What the encoder computes in: fp32, or fp16 for GPUs, added to the bundle.")
+    ] = "fp32",
     force: Force = False,
 ) -> None:
     """Write a checkpoint as a bundle with an ONNX model, if that proves equal to PyTorch."""
     from asr_export.compact import PRECISIONS
-    from asr_export.to_onnx import to_onnx
+    from asr_export.to_onnx import MODEL_FILES, to_onnx
 
     if weights not in PRECISIONS:
         raise typer.BadParameter(f"{weights!r} is none of {', '.join(PRECISIONS)}", param_hint="--weights")
+    if precision not in MODEL_FILES:
+        raise typer.BadParameter(f"{precision!r} is none of {', '.join(MODEL_FILES)}", param_hint="--precision")
+    if precision == "fp16" and weights == "int8":
+        raise typer.BadParameter("a model of --precision fp16 has its weights in fp16", param_hint="--weights")
     made, proofs = to_onnx(
         checkpoint,
         bundle,
@@ -50,6 +57,7 @@ def to_onnx_command(
         card=card,
         recordings=recording or [],
         weights=weights,
+        arithmetic=precision,
         force=force,
     )
     for proof in proofs:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
+from asr_runtime.bundle import Bundle, NewFile, update_bundle
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import ExportError
-
-MODEL_FILE = "model.onnx"
-
-
-def write_graph(
-    path: Path, manifest: Manifest, graph: onnx.ModelProto, precision: str, files: Sequence[NewFile], *, force: bool
-) -> Bundle:
-    """Write a graph and what belongs to it as a bundle; raises BundleError."""
-    with tempfile.TemporaryDirectory(prefix="asr-export-") as work:
-        file = Path(work, MODEL_FILE)
-        file.write_bytes(graph.SerializeToString())
-        model = NewFile(source=file, role="model", engine="onnx", precision=precision)
-        return write_bundle(path, manifest, [model, *files], force=force)
 
 
 def language_model_files(language_model: Path, tokens: Sequence[str], lexicon: Path | None = None) -> list[NewFile]:

@@ -251,6 +251,10 @@ def check(recipe: Recipe) -> Recipe:
         raise RecipeError("[training]: set either batch_utterances or batch_seconds to more than 0, not both or none")
     if training.schedule not in ("constant", "linear"):
         raise RecipeError(f"[training]: unknown schedule {training.schedule!r}; take constant or linear")
+    if training.intermediate_weight and isinstance(recipe.model, CRNN):
+        raise RecipeError(
+            "[training]: intermediate_weight is for convolution-attention, the only one with such a layer; leave it out"
+        )
     if augment.frequency_masks and augment.frequency_width > recipe.features.mels:
         raise RecipeError(f"[augment]: frequency_width is {augment.frequency_width}; take 0 to {recipe.features.mels}")
     return recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,9 +13,11 @@ from typing import Any
 
 import onnx
 
-from asr_export.pack import MODEL_FILE, card_file, language_model_files, write_graph
+from asr_export.pack import card_file, language_model_files
 from asr_export.proofs import Figures
-from asr_runtime.bundle import Bundle, Manifest
+from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
+
+MODEL_FILE = "model.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,11 @@ def write_import(
         },
         proofs={MODEL_FILE: {"log_probs": figures.record()}},
     )
-    return write_graph(bundle, manifest, graph, "fp32", files, force=imported.force)
+    with tempfile.TemporaryDirectory(prefix="asr-export-") as work:
+        file = Path(work, MODEL_FILE)
+        file.write_bytes(graph.SerializeToString())
+        model = NewFile(source=file, role="model", engine="onnx", precision="fp32")
+        return write_bundle(bundle, manifest, [model, *files], force=imported.force)
 
 
 def sha256(path: Path) -> str:
