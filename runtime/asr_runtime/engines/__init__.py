@@ -30,8 +30,8 @@ class Engine(Protocol):
         """Natural log-probabilities [frames, tokens] of each of a padded batch.
 
         `waveforms` is float32 [batch, samples] in -1…1, `lengths` int64 [batch] counts the samples of each that are
-        not padding. Padding and neighbours change nothing beyond rounding. Several threads may call this at the same
-        time. Raises EngineError.
+        not padding. Padding and neighbours change nothing beyond rounding; a bundle whose `padding` is False takes
+        none. Several threads may call this at the same time. Raises EngineError.
         """
 
 
