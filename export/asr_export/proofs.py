@@ -19,10 +19,13 @@ import onnxruntime
 import torch
 
 from asr_runtime.engines import Engine
+from asr_runtime.engines.onnx import CRASHES_ON_HALF
 from asr_runtime.errors import ExportError
 from asr_training.model import AcousticModel
 
 TOLERANCE = 1e-4  # of natural log-probabilities, float32
+HALF_TOLERANCE = 2e-2  # the same where the encoder computes in float16
+LARGEST_HALF = 65504 / 2  # of a value in float16: louder input than the proof's must not make it infinite
 # A model that was learnt by heart amplifies rounding, PyTorch's own beyond the tolerance: then two float32 programs
 # that are both right differ by more, and so many times PyTorch's distance from float64 is allowed instead.
 ROUNDINGS = 3.0
@@ -46,12 +49,14 @@ class Figures:
     mean_difference: float
     max_difference_alone: float
     max_rounding: float = 0.0  # of PyTorch: float32 against float64 on the same batches
+    largest_half: float = 0.0  # absolute value in float16 inside the graph, if there is any
     tolerance: float = TOLERANCE
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether every difference is allowed; one that is not a number is not."""
-        return self.max_difference <= self.tolerance and self.max_difference_alone <= self.tolerance
+        """Whether every difference is allowed and float16 has room; what is not a number is not."""
+        near = self.max_difference <= self.tolerance and self.max_difference_alone <= self.tolerance
+        return near and self.largest_half <= LARGEST_HALF
 
     def __str__(self) -> str:
         return (
@@ -63,7 +68,9 @@ class Figures:
         )
 
     def reason(self) -> str:
-        """Why the tolerance is not the usual one, if it is not."""
+        """Why the tolerance is not float32's usual one, if it is not."""
+        if self.largest_half:
+            return f", and {LARGEST_HALF:.0f} inside, where {self.largest_half:.0f} was the largest in float16"
         usual = self.tolerance == TOLERANCE
         return "" if usual else f", {ROUNDINGS:.0f} times what PyTorch's float32 is off from float64"
 
@@ -97,10 +104,12 @@ class Rounding:
 class Session:
     """An exported graph on ONNX Runtime's CPU provider."""
 
-    def __init__(self, graph: bytes) -> None:
+    def __init__(self, graph: bytes, half: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, 1  # more would spin on a busy machine
-        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=CRASHES_ON_HALF if half else None
+        )
 
     def log_probs(self, waveform: Samples, lengths: npt.NDArray[np.int64]) -> list[LogProbs]:
         """Run [batch, samples]; return each item's own frames."""
@@ -111,10 +120,14 @@ class Session:
 def prove(graph: onnx.ModelProto, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
     """Check `graph` against `model` on synthetic signals and on recordings at the model's rate.
 
-    Raises ExportError when onnx's checker refuses the graph, when a number of frames differs, or when any
-    log-probability differs by more than the tolerance or is not a number.
+    Raises ExportError when onnx's checker refuses the graph, when a number of frames differs, when any log-probability
+    differs by more than the tolerance or is not a number, or when float16 has too little room.
     """
-    figures = measure(Session(check_structure(graph)), model, recordings)
+    content = check_structure(graph)
+    exposed = half_exposed(graph)
+    figures = measure(Session(content, bool(exposed)), model, recordings, HALF_TOLERANCE if exposed else TOLERANCE)
+    if exposed:
+        figures = dataclasses.replace(figures, largest_half=largest_half(exposed, model, recordings))
     if not figures.within_tolerance:
         raise ExportError(f"the exported graph failed its proof, so nothing was written: {figures}.")
     return figures
@@ -131,8 +144,33 @@ def check_structure(graph: onnx.ModelProto) -> bytes:
     return serialised
 
 
-def measure(session: Session | Engine, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
-    """Largest and mean differences over all batches."""
+def half_exposed(graph: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The graph with every float16 value as an output, if it has any."""
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    half = onnx.TensorProto.FLOAT16
+    values = [value for value in inferred.graph.value_info if value.type.tensor_type.elem_type == half]
+    exposed = copy.deepcopy(graph)
+    exposed.graph.output.extend(values)
+    return exposed if values else None
+
+
+def largest_half(exposed: onnx.ModelProto, model: AcousticModel, recordings: Sequence[Samples] = ()) -> float:
+    """The largest absolute float16 value in the graph over all batches; ONNX Runtime's CPU may skip some roundings,
+    but it turns infinite what is too large for its type.
+    """
+    session, largest = Session(exposed.SerializeToString(), half=True).session, 0.0
+    names = [output.name for output in exposed.graph.output][2:]
+    for batch in batches(model, recordings):
+        sizes = np.array([len(item) for item in batch])
+        values = session.run(names, {"waveform": padded(batch), "lengths": sizes})
+        largest = max(largest, *(float(np.abs(value).max(initial=0)) for value in values))
+    return largest
+
+
+def measure(
+    session: Session | Engine, model: AcousticModel, recordings: Sequence[Samples] = (), tolerance: float = TOLERANCE
+) -> Figures:
+    """Largest and mean differences over all batches; `tolerance` is what usual models are allowed."""
     against_model, against_alone, lengths = [], [], []
     exact, rounding = copy.deepcopy(model).double(), 0.0
     for batch in batches(model, recordings):
@@ -156,7 +194,7 @@ def measure(session: Session | Engine, model: AcousticModel, recordings: Sequenc
         mean_difference=float(every.mean()),
         max_difference_alone=float(np.concatenate([each.ravel() for each in against_alone]).max()),
         max_rounding=rounding,
-        tolerance=min(max(TOLERANCE, ROUNDINGS * rounding), LARGEST_TOLERANCE),
+        tolerance=max(tolerance, min(ROUNDINGS * rounding, LARGEST_TOLERANCE)),
     )
 
 

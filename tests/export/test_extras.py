@@ -58,6 +58,7 @@ def declared(extra: str, python: str) -> set[str]:
 
 def test_the_extra_export_brings_what_is_imported() -> None:
     folder = Path(str(source("asr_export"))).parent
-    foreign = reached({f"asr_export.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__"})
+    files = [file.relative_to(folder.parent).with_suffix("") for file in folder.rglob("*.py")]
+    foreign = reached({".".join(file.parts) for file in files if file.name != "__init__"})
     assert {"torch", "onnx", "numpy", "tqdm", "tomli"} <= foreign  # the search itself finds them
     assert {BROUGHT_BY.get(name, name) for name in foreign} <= declared("export", "3.10")

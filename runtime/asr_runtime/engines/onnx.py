@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_runtime.bundle import Bundle
+from asr_runtime.bundle import Bundle, BundleFile
 from asr_runtime.errors import BundleError, EngineError
 
 # name -> element type and number of axes
 INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
 OUTPUTS = {"log_probs": ("tensor(float)", 3), "frames": ("tensor(int64)", 1)}
+# ONNX Runtime 1.32's CPU build dies on a two-dimensional convolution in float16 in this optimisation.
+CRASHES_ON_HALF = ["NchwcTransformer"]
 FATAL_ONLY = 4  # ONNX Runtime's log severity; whatever matters comes as an exception
 
 
@@ -22,20 +24,16 @@ class OnnxEngine:
     """A bundle's ONNX model in an ONNX Runtime session on the CPU, which computes on the thread that calls.
 
     Many batches on a thread each are faster than one batch on many threads, and do not slow down beside other
-    programs. `precision` picks one of several models of the bundle; by default the first one for ONNX Runtime is taken.
+    programs. `precision` picks one of several models of the bundle; by default the first that is not in float16, which
+    is for GPUs.
     """
 
     device = "cpu"
 
     def __init__(self, bundle: Bundle, *, precision: str | None = None) -> None:
-        file = bundle.find("model", engine="onnx", precision=precision)
-        if file is None:
-            raise EngineError(
-                f"the bundle {bundle.name} has no ONNX model{f' in {precision}' if precision else ''}; "
-                f"it has {', '.join(f'{f.engine} {f.precision}' for f in bundle.files if f.role == 'model') or 'none'}."
-            )
+        file = onnx_model(bundle, precision, half=False)
         self._tokens = len(bundle.tokens)
-        self._session, version = _session(bundle.path(file))
+        self._session, version = _session(bundle.path(file), half=file.precision == "fp16")
         _check_signature(self._session, bundle)
         _check_metadata(self._session, bundle)
         self.description = f"ONNX Runtime {version}, {file.precision}"
@@ -48,6 +46,21 @@ class OnnxEngine:
         except Exception as error:  # ONNX Runtime's kinds of errors have no common one
             raise EngineError(f"ONNX Runtime failed on the model ({_first_line(error)}); export it again.") from error
         return unpad(*outputs, batch=len(waveforms), tokens=self._tokens)
+
+
+def onnx_model(bundle: Bundle, precision: str | None, *, half: bool) -> BundleFile:
+    """The ONNX model of that precision; without one given a model in float16 if `half`, else another, where there is.
+
+    Raises EngineError.
+    """
+    models = [file for file in bundle.files if file.role == "model"]
+    fitting = [file for file in models if file.engine == "onnx" and precision in (None, file.precision)]
+    if not fitting:
+        raise EngineError(
+            f"the bundle {bundle.name} has no ONNX model{f' in {precision}' if precision else ''}; "
+            f"it has {', '.join(f'{file.engine} {file.precision}' for file in models) or 'none'}."
+        )
+    return min(fitting, key=lambda file: (file.precision == "fp16") != half)
 
 
 def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> None:
@@ -80,7 +93,7 @@ def unpad(
     return results
 
 
-def _session(model: Path) -> tuple[Any, str]:
+def _session(model: Path, half: bool) -> tuple[Any, str]:
     try:
         import onnxruntime
     except ImportError as error:
@@ -92,7 +105,12 @@ def _session(model: Path) -> tuple[Any, str]:
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=CRASHES_ON_HALF if half else None,
+        )
     except Exception as error:  # see above
         raise EngineError(f"{model.name}: ONNX Runtime cannot load this model ({_first_line(error)}).") from error
     return session, onnxruntime.__version__
