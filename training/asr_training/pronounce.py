@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from asr_runtime.errors import RecipeError
-from asr_training.data import read_manifest
+from asr_training.manifest import read_manifest
 
 STRESS_AND_LENGTH = re.compile("[ˈˌːʲ̩\u200d]|\\([^)]*\\)")
 
