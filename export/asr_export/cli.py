@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr_export.cli_deploy import to_tensorrt_command
 from asr_runtime.errors import AsrError, sentence
+
+if TYPE_CHECKING:
+    from asr_export.proofs import Figures
+    from asr_runtime.bundle import Bundle
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -65,47 +66,43 @@ def to_onnx_command(
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 
-@app.command("to-tensorrt")
-def to_tensorrt_command(
+app.command("to-tensorrt")(to_tensorrt_command)
+
+
+Language = Annotated[str, typer.Option(help="Language code in the bundle.")]
+Licence = Annotated[str, typer.Option(help="Licence of the model in the bundle.")]
+Origin = Annotated[str, typer.Option("--source", help="Where the model was published, for the bundle.")]
+LanguageModel = Annotated[Path | None, typer.Option("--lm", help="Language model to pack, see `asr-export lm`.")]
+Card = Annotated[Path | None, typer.Option("--card", help="Text file that describes the model, to pack.")]
+
+
+@app.command("import-seed")
+def import_seed_command(
+    weights: Annotated[Path, typer.Argument(help="Published weights, like weights.pth.")],
     bundle: BundlePath,
-    precision: Annotated[str | None, typer.Option(help="fp16 or fp32.  [default: fp16, if there is a model]")] = None,
-    max_batch: Annotated[int, typer.Option(help="Largest batch that the engine takes.")] = 16,
-    min_seconds: Annotated[float, typer.Option(help="Shortest audio; what is shorter is padded.")] = 0.1,
-    opt_seconds: Annotated[float, typer.Option(help="Audio that the engine is tuned for.")] = 10.0,
-    max_seconds: Annotated[float, typer.Option(help="Longest audio; windows are 20 s.")] = 20.0,
-    streaming: Annotated[bool, typer.Option("--streaming", help="A second profile for single items to 2 s.")] = False,
-    hardware: Annotated[str, typer.Option(help="Other GPUs, too: none, ampere+, same-compute-capability.")] = "none",
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="For later versions of this major TensorRT, too.")
-    ] = False,
-    timing_cache: Annotated[Path | None, typer.Option(help="File of measurements, read and written.")] = None,
-    rtx: Annotated[bool, typer.Option("--rtx", help="With TensorRT-RTX, for GeForce and RTX; needs no GPU.")] = False,
-    compute_capability: Annotated[
-        list[str] | None, typer.Option(help="With --rtx: GPUs to build for, like 8.9.")
-    ] = None,
+    recurrence: Annotated[str | None, typer.Option(help="How the later GRUs run: time or published.")] = None,
+    name: Annotated[str, typer.Option(help="Name in the bundle.")] = "seed",
+    language: Language = "en",
+    licence: Licence = "not stated",
+    source: Origin = "not stated",
+    lm: LanguageModel = None,
+    card: Card = None,
     force: Force = False,
 ) -> None:
-    """Build a TensorRT engine for this machine's GPU from the bundle's model, and add it to the bundle."""
-    from asr_export.tensorrt import Settings, to_tensorrt
-    from asr_runtime.engines.target import HARDWARE
+    """Write published weights of seed-audio-recognition or seed-librispeech as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.packing import Imported
+    from asr_export.importers.seed import import_seed
 
-    if hardware not in HARDWARE:
-        raise typer.BadParameter(f"{hardware!r} is none of {', '.join(HARDWARE)}", param_hint="--hardware")
-    settings = Settings(
-        max_batch=max_batch,
-        min_seconds=min_seconds,
-        opt_seconds=opt_seconds,
-        max_seconds=max_seconds,
-        streaming=streaming,
-        hardware=hardware,
-        version_compatible=version_compatible,
-        timing_cache=timing_cache,
-        rtx=rtx,
-        capabilities=tuple(compute_capability or ()),
+    imported = Imported(
+        name=name, language=language, licence=licence, source=source, language_model=lm, card=card, force=force
     )
-    with progress_line() as report:
-        _, file = to_tensorrt(bundle, settings, precision=precision, force=force, report=report)
-    typer.echo(f"{bundle}: {file.path}, {file.bytes / 1e6:.1f} MB")
+    report(bundle, *import_seed(weights, bundle, recurrence, imported))
+
+
+def report(path: Path, bundle: Bundle, proof: Figures) -> None:
+    """Say what was proved and written."""
+    typer.echo(f"proved: {proof}.")
+    typer.echo(f"{path}: {bundle.name}, {sum(file.bytes for file in bundle.files) / 1e6:.1f} MB")
 
 
 @app.command("lm")
@@ -173,24 +170,6 @@ def inspect_command(bundle: BundlePath) -> None:
     from asr_export.inspect import inspect
 
     typer.echo("\n".join(inspect(bundle)))
-
-
-@contextmanager
-def progress_line() -> Iterator[Callable[[str], None]]:
-    """A function that shows what is being done: on a terminal in one line, else a line every 10 seconds at most."""
-    terminal, due = sys.stderr.isatty() and not os.environ.get("NO_COLOR"), 0.0
-
-    def report(text: str) -> None:
-        nonlocal due
-        if terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        elif monotonic() >= due:
-            print(text, file=sys.stderr, flush=True)
-            due = monotonic() + 10
-
-    yield report
-    if terminal:
-        report("")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from asr_runtime.audio import read_audio
 from asr_runtime.errors import AudioError, RecipeError
 from asr_training.features import MelSpectrogram
 from asr_training.recipe import Data, Features, Source, Training
-from asr_training.text import Alphabet, required_frames
+from asr_training.text import Alphabet, Pronunciations, required_frames
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,8 @@ class Batch:
     frames: Tensor
     labels: Tensor
     label_counts: Tensor
+    phonemes: Tensor | None  # labels of the texts' phonemes, where there are pronunciations, and their counts
+    phoneme_counts: Tensor | None
     seconds: float  # of audio, without the padding
 
 
@@ -192,6 +194,8 @@ class Corpus:
         self.repeats = np.array(repeats)
         self.store = store_features(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
+        self.pronunciations = Pronunciations(Path(data.pronunciations)) if data.pronunciations else None
+        self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
         self.fewest_frames = np.array([required_frames(labels) for labels in self.labels])
         self.frame_rate = features.sample_rate / features.hop  # feature frames a second
 
@@ -213,7 +217,16 @@ class Corpus:
         counts = torch.tensor([len(item) for item in labels])
         seconds = float(frames.sum()) / self.frame_rate
         flat = torch.from_numpy(np.concatenate(labels))
-        return Batch(torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, seconds)
+        return Batch(
+            torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, *self.phonemes_of(indices), seconds
+        )
+
+    def phonemes_of(self, indices: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+        """Labels of the phonemes of some utterances, one behind the other, and their counts, if they are known."""
+        if self.phonemes is None:
+            return None, None
+        labels = [self.phonemes[index] for index in indices]
+        return torch.from_numpy(np.concatenate(labels)), torch.tensor([len(item) for item in labels])
 
     def fits(self, stride: int) -> np.ndarray:
         """Which utterances have frames enough for their text, one of `stride` feature frames each; bool."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+
+from asr_runtime.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,43 @@ class Alphabet:
         changed = np.diff(best, prepend=-1) != 0
         text = "".join(self.characters[label] for label in best[changed & (best != self.blank)])
         return " ".join(text.split())
+
+
+class Pronunciations:
+    """Words with their phonemes; the blank is the label behind the last phoneme.
+
+    A file of them has lines of a word, a tab and its phonemes with spaces between. Raises RecipeError for others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        words: dict[str, list[str]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read {path} as UTF-8 text ({error}); correct [data] pronunciations") from None
+        for number, line in enumerate(lines, 1):
+            word, _, phonemes = line.partition("\t")
+            if line.strip() and not phonemes.split():
+                raise RecipeError(f"{path}, line {number}: wanted a word, a tab and its phonemes; got {line[:80]!r}")
+            words[word] = phonemes.split()
+        self.path = path
+        self.phonemes = sorted({phoneme for word in words.values() for phoneme in word})
+        labels = {phoneme: label for label, phoneme in enumerate(self.phonemes)}
+        self.words = {word: [labels[phoneme] for phoneme in phonemes] for word, phonemes in words.items()}
+
+    @property
+    def blank(self) -> int:
+        """The label of the blank."""
+        return len(self.phonemes)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Labels of the phonemes of a text, int64 [phonemes]; raises RecipeError for a word that is not there."""
+        try:
+            return np.array([label for word in text.split() for label in self.words[word]], np.int64)
+        except KeyError as error:
+            raise RecipeError(
+                f"the word {error} has no pronunciation in {self.path}; make them anew with asr-train pronounce"
+            ) from None
 
 
 def required_frames(labels: np.ndarray) -> int:
