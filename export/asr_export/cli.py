@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr_export.cli_deploy import to_tensorrt_command
 from asr_runtime.errors import AsrError, sentence
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def to_onnx_command(
     for proof in proofs:
         typer.echo(f"proved: {proof}.")
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+app.command("to-tensorrt")(to_tensorrt_command)
 
 
 Language = Annotated[str, typer.Option(help="Language code in the bundle.")]

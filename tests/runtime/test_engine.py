@@ -77,7 +77,10 @@ def test_a_model_that_takes_no_padding_gets_none(tone_bundle: Path, tmp_path: Pa
     made = Bundle.load(tone_bundle)
     model = NewFile(source=made.path(made.files[0]), role="model", engine="onnx", precision="fp32")
     plain = Manifest(**{name: getattr(made, name) for name in Manifest.__dataclass_fields__} | {"padding": False})
-    engine = OnnxEngine(write_bundle(tmp_path / "tones", plain, [model]))
+    bundle = write_bundle(tmp_path / "tones", plain, [model])
+    with pytest.raises(EngineError, match="TensorRT's runner pads"):
+        engines.choose(bundle, "tensorrt")
+    engine = OnnxEngine(bundle)
     assert len(engine.log_probs(*pad([np.zeros(900, np.float32)] * 2))) == 2
     with pytest.raises(EngineError, match="give recordings of one length"):
         engine.log_probs(*pad([np.zeros(900, np.float32), np.zeros(899, np.float32)]))

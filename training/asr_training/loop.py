@@ -139,9 +139,11 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     train = Corpus(recipe.data.train, recipe.data, recipe.features, folder / "features")
-    validation = Corpus(recipe.data.validation, recipe.data, recipe.features, folder / "features")
+    known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
+    validation = Corpus(recipe.data.validation, known, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     optimiser = make_optimiser(model, recipe.training)
+    refuse_other_phonemes(train, recipe)
     steps = len(train.training_order(recipe.data, recipe.training, model.stride, 0))
     if not steps:
         raise RecipeError(
@@ -156,6 +158,16 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     elif start:
         run.origin = start_from(model, recipe, start)
     return run
+
+
+def refuse_other_phonemes(train: Corpus, recipe: Recipe) -> None:
+    """Refuse a model whose intermediate layer has not as many outputs as there are phonemes."""
+    found = len(train.pronunciations.phonemes) if train.pronunciations else 0
+    wanted = getattr(recipe.model, "phonemes", 0)
+    if found != wanted:
+        raise RecipeError(
+            f"[model]: phonemes is {wanted}, but the pronunciations of [data] have {found}; set phonemes to {found}"
+        )
 
 
 def take_up(run: Run, saved: Path) -> None:
@@ -290,26 +302,29 @@ def losses(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     features, frames = batch.features.to(run.device), batch.frames.to(run.device)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.training.bfloat16):
         log_probs, frames, intermediate = run.model.encode(features, frames)
-    loss = ctc_loss(log_probs, frames, batch, run.train.alphabet.blank)
+    loss = ctc_loss(log_probs, frames, batch.labels, batch.label_counts)
     weight = run.recipe.training.intermediate_weight
     if intermediate is None or not weight:
         return loss.detach(), loss
-    second = ctc_loss(intermediate, frames, batch, run.train.alphabet.blank)
+    if batch.phonemes is None or batch.phoneme_counts is None:
+        second = ctc_loss(intermediate, frames, batch.labels, batch.label_counts)
+    else:
+        second = ctc_loss(intermediate, frames, batch.phonemes, batch.phoneme_counts)
     return loss.detach(), (1 - weight) * loss + weight * second
 
 
-def ctc_loss(log_probs: Tensor, frames: Tensor, batch: Batch, blank: int) -> Tensor:
-    """Negative log-likelihood of a batch, divided by its characters (Graves et al. 2006)."""
+def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Negative log-likelihood of a batch, divided by its labels (Graves et al. 2006); the blank is the last token."""
     total = F.ctc_loss(
         log_probs.transpose(0, 1),
-        batch.labels.to(log_probs.device),
+        labels.to(log_probs.device),
         frames,
-        batch.label_counts.to(log_probs.device),
-        blank=blank,
+        counts.to(log_probs.device),
+        blank=log_probs.shape[2] - 1,
         reduction="sum",
         zero_infinity=True,
     )
-    return total / batch.label_counts.sum()
+    return total / counts.sum()
 
 
 def validate(run: Run, board: SummaryWriter) -> None:

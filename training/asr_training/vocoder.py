@@ -95,7 +95,7 @@ def vary(manifest: Path, out: Path, *, times: int = 1, seed: int = 1, processes:
 
     Recordings that an earlier run has made are left as they are. Returns how many there are.
     """
-    from asr_training.data import read_manifest
+    from asr_training.manifest import read_manifest
 
     if not has_pyworld():
         raise RecipeError("the package pyworld is missing; install it with: pip install 'asr-deploy[synthesis]'")
