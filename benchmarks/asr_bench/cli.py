@@ -134,17 +134,17 @@ def throughput(
     from asr_bench.scenarios import throughput as scenario
 
     options = _options(greedy, beam_size)
-    found = entries(bundle, peer, options) + (entries(beside, [OURS], options) if beside else [])
-    pairs = [(entry, each) for entry in found for each in entry.settings(device, precision, threads, batch_size)]
-    task = Task.of(bundle, manifest, files, options, rounds, pairs)
+    others = entries(beside, [OURS], options) if beside else []
+    own, their = (
+        [(entry, each) for entry in found for each in entry.settings(device, precision, threads, batch_size)]
+        for found in (entries(bundle, peer, options), others)
+    )
+    task = Task.of(bundle, manifest, files, options, rounds, own + their)
     points = scenario.throughput(task)
-    own = [entry.model != str(beside) for entry, _ in pairs]
     if beside:
-        points_beside = [each for each, is_own in zip(points, own, strict=True) if not is_own]
-        result = replace(task, bundle=beside).result("throughput", points_beside)
+        result = replace(task, bundle=beside).result("throughput", points[len(own) :])
         report.write(output, f"{name or 'throughput'}-beside", result, report.speed_markdown(result))
-    mine = [each for each, is_own in zip(points, own, strict=True) if is_own]
-    _finish(output, name, task.result("throughput", mine))
+    _finish(output, name, task.result("throughput", points[: len(own)]))
 
 
 @app.command()

@@ -112,7 +112,8 @@ def rank_sums(first: int, second: int) -> NDArray[np.float64]:
             ways[place] -= ways[place - second - number]
         for place in range(number, len(ways)):
             ways[place] += ways[place - number]
-    return ways / ways.sum()
+    likely: NDArray[np.float64] = ways / ways.sum()
+    return likely
 
 
 def error_changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:

@@ -91,12 +91,12 @@ def operations_of(node: onnx.NodeProto, arrays: Arrays) -> int:
     result = arrays[node.output[0]] if node.output[0] else arrays[node.output[1]]
     if node.op_type in RECURRENT:  # inputs [steps, batch, in], weights [directions, gates, in] and [.., hidden]
         steps, batch, _ = arrays[node.input[0]].shape
-        return 2 * steps * batch * (arrays[node.input[1]].size + arrays[node.input[2]].size)
+        return int(2 * steps * batch * (arrays[node.input[1]].size + arrays[node.input[2]].size))
     if node.op_type in ("Conv", "ConvInteger"):  # weights [out, in / groups, kernel…]
         return 2 * result.size * prod(arrays[node.input[1]].shape[1:])
     if node.op_type in MATRIX:
         transposed = any(item.name == "transA" and item.i for item in node.attribute)
-        return 2 * result.size * arrays[node.input[0]].shape[0 if transposed else -1]
+        return int(2 * result.size * arrays[node.input[0]].shape[0 if transposed else -1])
     return PER_ELEMENT.get(node.op_type, 1) * result.size
 
 

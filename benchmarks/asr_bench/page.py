@@ -30,7 +30,8 @@ th { background: var(--soft); text-align: left; vertical-align: bottom; }
 th, td { border-bottom: 1px solid var(--line); padding: .28rem .6rem; }
 td { white-space: nowrap; }
 tbody tr:hover { background: var(--soft); }
-svg { width: calc(50% - .9rem); min-width: 30rem; max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; margin: .6rem .4rem .6rem 0; }
+svg { width: calc(50% - .9rem); min-width: 30rem; max-width: 100%; height: auto;
+  border: 1px solid var(--line); border-radius: 6px; margin: .6rem .4rem .6rem 0; }
 .machine { color: #5a6472; font-size: .8rem; }
 code { background: var(--soft); padding: 0 .2rem; }
 @media print { nav { display: none; } h2 { break-before: page; } }
@@ -53,9 +54,10 @@ def read_results(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
 
 def markdown_of(name: str, result: dict[str, Any]) -> str:
     """A result as its scenario writes it; raises AsrError for one of another version."""
-    written = {"accuracy": report.accuracy_markdown, "decoder": lambda result: decoder_report.markdown(result, name)}
     try:
-        return written.get(result["scenario"], report.speed_markdown)(result)
+        if result["scenario"] == "decoder":
+            return decoder_report.markdown(result, name)
+        return (report.accuracy_markdown if result["scenario"] == "accuracy" else report.speed_markdown)(result)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise AsrError(f"{name}: the result lacks {error}; measure it again with this version.") from None
 
