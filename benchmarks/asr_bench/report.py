@@ -69,6 +69,7 @@ TITLES = {
     "latency": "Latency",
     "cold-start": "Cold start",
     "memory": "Memory",
+    "roofline": "Roofline",
 }
 ABOUT = {
     "throughput": "All recordings as fast as they go, reading and decoding inside; real seconds, without padding.",
@@ -77,6 +78,10 @@ ABOUT = {
         "second. Server: Poisson arrivals, latency from the arrival, the highest rate with 99 % inside the bound."
     ),
     "cold-start": "From the start of an `asr-run` process to its end with the text of one recording.",
+    "roofline": (
+        "The engine alone, on one core, beside the least that the counted operations and weights must take at the "
+        "matrix and memory speed of that core; all in processor seconds."
+    ),
     "memory": "Peak of the process on one recording of so many seconds.",
 }
 
@@ -87,12 +92,18 @@ def speed_markdown(result: dict[str, Any]) -> str:
     for each in result["points"]:
         kinds.setdefault(tuple(each["key"]), []).append(each)
     return (
-        f"# {TITLES[result['scenario']]} of {result['bundle']['name']} on {result['manifest']}\n\n"
-        f"{ABOUT[result['scenario']]} {result['files']} recordings, {result['audio_seconds']:.0f} s; medians (and "
-        f"range) of {result['rounds']} interleaved rounds, each in processes of its own{_said(result['options'])}.\n\n"
+        f"# {TITLES[result['scenario']]} of {result['bundle']['name']}{_recordings(result)}\n\n"
+        f"{ABOUT[result['scenario']]} Medians (and range) of {result['rounds']} rounds, each in processes of its own"
+        f"{_said(result['options'])}.\n\n"
         + "\n".join(points_table(points) for points in kinds.values())
         + footer(result)
     )
+
+
+def _recordings(result: dict[str, Any]) -> str:
+    if not result["manifest"]:
+        return ""
+    return f" on {result['files']} recordings ({result['audio_seconds']:.0f} s) of {result['manifest']}"
 
 
 def _said(options: dict[str, Any]) -> str:

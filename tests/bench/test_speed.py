@@ -10,10 +10,12 @@ from subprocess import CompletedProcess
 from time import perf_counter, sleep
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from asr_bench import gpu
 from asr_bench.machine import Meanwhile, machine
@@ -22,7 +24,8 @@ from asr_bench.results import METRICS
 from asr_bench.scenarios.cold_start import drop_from_cache
 from asr_bench.scenarios.memory import join
 from asr_bench.scenarios.server import INSIDE, search, serve
-from asr_runtime.errors import AsrError
+from asr_bench.systems import Entry, load
+from asr_runtime.errors import AsrError, EngineError
 
 Bench = Callable[..., CompletedProcess[str]]
 
@@ -115,6 +118,53 @@ def test_pocketsphinx_and_torch_beside(
     assert points[0]["rates"] == points[2]["rates"]  # the same weights hear the same
     assert points[1]["device_used"].startswith("cpu (pocketsphinx")
     assert "eager" in points[2]["device_used"]
+
+
+@pytest.fixture
+def nemo_model(tmp_path: Path) -> Path:
+    """A CTC model in NeMo's format that hears "ca" in everything, with the files that both readers of it want."""
+    nodes = [
+        helper.make_node("Conv", ["audio_signal", "weights", "bias"], ["channels"], strides=[8]),
+        helper.make_node("Transpose", ["channels"], ["frames"], perm=[0, 2, 1]),
+        helper.make_node("LogSoftmax", ["frames"], ["logprobs"], axis=-1),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("audio_signal", TensorProto.FLOAT, ["batch", 80, "frames"]),
+        helper.make_tensor_value_info("length", TensorProto.INT64, ["batch"]),
+    ]
+    outputs = [helper.make_tensor_value_info("logprobs", TensorProto.FLOAT, ["batch", "steps", 3])]
+    weights = {"weights": np.zeros((3, 80, 1), np.float32), "bias": np.array([5, 0, 0], np.float32)}
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "nemo", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    told = {"vocab_size": "2", "normalize_type": "per_feature", "subsampling_factor": "8"}
+    helper.set_model_props(model, {**told, "model_type": "EncDecCTCModelBPE"})
+    folder = tmp_path / "nemo"
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    for name in ("vocab.txt", "tokens.txt"):
+        (folder / name).write_text("▁ca 0\nt 1\n<blk> 2\n", encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "nemo-conformer-ctc", "features_size": 80}')
+    return folder
+
+
+@pytest.mark.parametrize(("peer", "package"), [("onnx-asr", "onnx_asr"), ("sherpa-onnx", "sherpa_onnx")])
+def test_peers_with_a_model_in_a_folder(
+    peer: str, package: str, nemo_model: Path, spell: Callable[[str], np.ndarray], tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
+    files = []
+    for number, text in enumerate(["hello", "world wide", "web"]):
+        files.append(str(tmp_path / f"{number}.flac"))
+        soundfile.write(files[-1], spell(text), 16000)
+    (setting,) = Entry(peer).settings(["cpu"], [], [2], [2])
+    system = load(Entry(peer, str(nemo_model)).request(setting))
+    assert list(system.texts(files)) == ["ca"] * 3
+    assert system.device.startswith(f"cpu ({peer} ")
+    for name in ("tokens.txt", "config.json"):
+        (nemo_model / name).unlink()
+    with pytest.raises(EngineError, match=r"tokens\.txt: there is no such file|no config\.json"):
+        load(Entry(peer, str(nemo_model)).request(setting))
 
 
 @pytest.mark.parametrize(
