@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
 
 OURS = ("asr_export", "asr_training", "asr_runtime")
-BROUGHT_BY = {"cuda": "cuda-bindings", "google": "onnx"}  # google.protobuf
+BROUGHT_BY = {"huggingface_hub": "huggingface-hub", "cuda": "cuda-bindings", "google": "onnx"}  # google.protobuf
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
