@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from asr_runtime import outputs
+from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, AudioError
 from asr_runtime.inputs import STANDARD_INPUT, Input, expand
 from asr_runtime.options import destination, parse, raw_format, search_settings
@@ -36,7 +37,7 @@ def main() -> None:
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     options = parse(sys.argv[1:])
     try:
-        sys.exit(_run(options))
+        sys.exit(_verify(options) if options.verify else _run(options))
     except BrokenPipeError:
         _leave(READER_LEFT)
     except AsrError as error:
@@ -83,6 +84,20 @@ def _run(options: argparse.Namespace) -> int:
         pass
     report.finished()
     return SOME_FAILED if report.failed else DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Print what each model of the bundle gives here; exit code 0 if all are right, 1 if not."""
+    from asr_runtime.verify import verify
+
+    passed = True
+    for outcome in verify(Bundle.load(Path(options.verify)), options.device, precision=options.precision):
+        passed = passed and outcome.passed
+        print(outcome, flush=True)
+        for kind, changed in (("best path", outcome.greedy), ("beam search", outcome.text)):
+            for expected, got in changed:
+                print(f"  {kind}: expected {expected!r}, got {got!r}")
+    return DONE if passed else SOME_FAILED
 
 
 def _wanted(recordings: Sequence[Input], output: Output, report: Report) -> list[Input]:

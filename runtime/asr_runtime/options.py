@@ -12,7 +12,7 @@ import asr_runtime
 from asr_runtime.engines import DEVICES
 from asr_runtime.errors import AsrError, DecoderError
 from asr_runtime.raw import ENCODINGS, RawFormat
-from asr_runtime.recognizer import BATCH_SECONDS, BATCH_SIZE, ENGLISH
+from asr_runtime.recognizer import BATCH_SECONDS, DEFAULT
 from asr_runtime.subtitles import LINE_WIDTH, LINES, Layout
 from asr_runtime.writers import FORMATS, Style
 
@@ -20,8 +20,8 @@ HOT_WORD_BOOST = 4.0  # natural logarithm
 TRUE_OR_FALSE = {"--verbose": "-v", "--word-timestamps": None}  # Whisper's words that take True or False
 
 EXIT_CODES = (
-    "Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted, 141 reader left, "
-    "143 terminated. Options may be written with - or _ between their words."
+    "Exit codes: 0 all done, 1 some input (or model, with --verify) failed, 2 wrong usage or unusable bundle, "
+    "130 interrupted, 141 reader left, 143 terminated. Options may be written with - or _ between their words."
 )
 
 
@@ -48,6 +48,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; exits with 2 where they are wrong, with 0 after --help and --version."""
     parser = _parser()
     options = parser.parse_args(_spelt(arguments))
+    if bool(options.files) == bool(options.verify):
+        parser.error("--verify takes no recordings; leave them out" if options.files else "give a recording, or -")
     if options.greedy + options.no_lm + bool(options.lm) > 1:
         parser.error("at most one of --greedy, --no-lm and --lm makes sense")
     if options.greedy and (options.hotword or options.hotwords_file or options.n_best):
@@ -197,7 +199,7 @@ def _parser() -> _Parser:
     )
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="recordings, folders, patterns, manifests (.jsonl); - is standard input",
     )
@@ -212,7 +214,7 @@ def _parser() -> _Parser:
 
 def _model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model", default=ENGLISH, metavar="BUNDLE", help="a bundle's folder, .asr file or name (default: %(default)s)"
+        "--model", default=DEFAULT, metavar="BUNDLE", help="a bundle's folder, .asr file or name (default: %(default)s)"
     )
     group.add_argument("--device", type=_one_of(DEVICES), default="auto", help=", ".join(DEVICES))
     group.add_argument("--precision", metavar="P", help="which of the bundle's models, like fp32")
@@ -280,9 +282,8 @@ def _run_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--batch-size",
         type=_whole(1),
-        default=BATCH_SIZE,
         metavar="N",
-        help="windows that go through the model together (default: %(default)s)",
+        help="windows that go through the model together (default: as suits the engine)",
     )
     add(
         "--max-batch-seconds",
@@ -293,4 +294,5 @@ def _run_options(group: argparse._ArgumentGroup) -> None:
     )
     add("-v", "--verbose", action=argparse.BooleanOptionalAction, default=False, help="say what took how long")
     add("-q", "--quiet", action="store_true", help="only errors on standard error")
+    add("--verify", metavar="BUNDLE", help="check the bundle's models on this machine, in place of recordings")
     add("--debug", action="store_true", help="show a traceback with an error")

@@ -26,9 +26,9 @@ from asr_runtime.windows import Windows
 # A file, its bytes or an open stream, or samples with their rate in hertz.
 Recording: TypeAlias = "AudioSource | tuple[ArrayLike, int]"
 
-ENGLISH = "english"
 BUNDLES = Path(__file__).parent / "bundles"  # those that come along
-BATCH_SIZE = 1  # the least processor time for convolutions; recurrent models gain from 8
+DEFAULT = "english"
+ENGLISH = BUNDLES / DEFAULT
 BATCH_SECONDS = 120.0  # about 1 MB of memory for each
 
 
@@ -38,7 +38,7 @@ def load(
     *,
     precision: str | None = None,
     threads: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     batch_seconds: float = BATCH_SECONDS,
     greedy: bool = False,
     language_model: bool | str | os.PathLike[str] = True,
@@ -48,19 +48,21 @@ def load(
     `device`.
 
     `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
-    of at most 20 s go through the model together, of no more than `batch_seconds` with their padding.
+    of at most 20 s, by default as many as suit the engine, go through the model together, of no more than
+    `batch_seconds` with their padding.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
     Raises BundleError, EngineError or DecoderError.
     """
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
-    bundle = Bundle.load(_place(ENGLISH if path is None else path))
+    bundle = Bundle.load(_place(DEFAULT if path is None else path))
+    engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
-        engines.choose(bundle, device, precision=precision),
+        engine,
         GreedyDecoder(bundle.tokens, blank=bundle.blank) if greedy else beam_search(bundle, language_model, beam),
-        batch_size=batch_size,
+        batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
     )
@@ -107,7 +109,7 @@ class Recognizer:
         engine: Engine,
         decoder: Decoder,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = 1,
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
     ) -> None:
@@ -120,6 +122,7 @@ class Recognizer:
             batch_size=batch_size,
             batch_samples=round(batch_seconds * bundle.sample_rate),
             threads=threads,
+            padding=bundle.padding,
         )
 
     @property

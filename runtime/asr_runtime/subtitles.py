@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from asr_runtime.transcript import Word
 
@@ -40,10 +39,10 @@ class Layout:
     def cues(self, words: Sequence[Word]) -> list[Cue]:
         """All words in order, each in one cue; cues do not overlap."""
         groups = [group for run in _runs(words) for group in self._groups(run)]
-        following = [group[0].start for group in groups[1:]]
+        following = [*(group[0].start for group in groups[1:]), float("inf")]
         return [
             Cue(group[0].start, _end(group, behind), tuple(map(tuple, self._wrapped(group))))
-            for group, behind in zip_longest(groups, following, fillvalue=float("inf"))
+            for group, behind in zip(groups, following, strict=False)  # of no words there are no groups
         ]
 
     def _groups(self, words: Sequence[Word]) -> Iterator[Sequence[Word]]:

@@ -88,10 +88,10 @@ def test_arguments_that_name_nothing_are_errors_of_their_own(tree: Path) -> None
     (tree / "none").mkdir()
     found = list(expand([f"{tree}/none", f"{tree}/*.mp3", f"{tree}/absent.jsonl", f"{tree}/b.wav"]))
     assert [type(item) for item in found] == [AudioError] * 3 + [Input]
-    assert ["no recordings", "nothing matches", "no such file"] == [
+    assert [
         next(text for text in ("no recordings", "nothing matches", "no such file") if text in str(item))
         for item in found[:3]
-    ]
+    ] == ["no recordings", "nothing matches", "no such file"]
 
 
 # --- raw samples -----------------------------------------------------------------------------------------------------
