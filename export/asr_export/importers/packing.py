@@ -13,8 +13,9 @@ from typing import Any
 
 import onnx
 
+from asr_export.check import add_check
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures
+from asr_export.proofs import Figures, spoken
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 
 MODEL_FILE = "model.onnx"
@@ -61,7 +62,8 @@ def write_import(
         file = Path(work, MODEL_FILE)
         file.write_bytes(graph.SerializeToString())
         model = NewFile(source=file, role="model", engine="onnx", precision="fp32")
-        return write_bundle(bundle, manifest, [model, *files], force=imported.force)
+        write_bundle(bundle, manifest, [model, *files], force=imported.force)
+    return add_check(bundle, spoken(manifest.sample_rate))
 
 
 def sha256(path: Path) -> str:
