@@ -31,7 +31,7 @@ def add_check(path: Path, recordings: Sequence[Samples]) -> Bundle:
     bundle = Bundle.load(path)
     samples = first_seconds(recordings, round(SECONDS * bundle.sample_rate))
     engine, model = choose(bundle, "cpu"), onnx_model(bundle, None, half=False)
-    log_probs = engine.log_probs(*pad(samples))
+    log_probs = [engine.log_probs(*pad([item]))[0] for item in samples]
     best, search = GreedyDecoder(bundle.tokens, blank=bundle.blank), beam_search(bundle, True, {})
     check = Check(
         tuple(

@@ -99,6 +99,39 @@ def import_seed_command(
     report(bundle, *import_seed(weights, bundle, recurrence, imported))
 
 
+@app.command("import-onnx")
+def import_onnx_command(
+    model: Annotated[str, typer.Argument(help="ONNX file, its folder, or a hub's OWNER/NAME or OWNER/NAME/FILE.")],
+    bundle: BundlePath,
+    tokens: Annotated[Path | None, typer.Option(help="Tokens.  [default: vocab.txt or tokens.txt beside it]")] = None,
+    window_seconds: Annotated[float | None, typer.Option(help="Window.  [default: 0.025; 0.02 with 64 bands]")] = None,
+    normalise: Annotated[str | None, typer.Option(help="per_feature or none.  [default: the model's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of NeMo as a bundle: a file or folder as onnx-asr and sherpa-onnx read them."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.onnx import Options, import_onnx
+    from asr_export.importers.packing import Imported
+
+    with local(model, ("model.onnx",), ("vocab.txt", "tokens.txt", "config.json")) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_onnx(found.path, bundle, Options(tokens, window_seconds, normalise), imported))
+
+
 def report(path: Path, bundle: Bundle, proof: Figures) -> None:
     """Say what was proved and written."""
     typer.echo(f"proved: {proof}.")

@@ -112,10 +112,10 @@ def verify(bundle: Bundle, device: str = "auto", *, precision: str | None = None
 
 
 def compare(bundle: Bundle, check: Check, engine: Engine, precision: str) -> Outcome:
-    """One engine against the check, with padding and without."""
+    """One engine against the check: each utterance alone, and all together where the model takes padding."""
     samples = [each.samples for each in check.utterances]
-    together = engine.log_probs(*pad(samples))
     alone = [engine.log_probs(*pad([each]))[0] for each in samples]
+    together = engine.log_probs(*pad(samples)) if bundle.padding else alone
     gaps = []
     for utterance, batched, single in zip(check.utterances, together, alone, strict=True):
         for got in (batched, single):
