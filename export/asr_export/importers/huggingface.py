@@ -45,7 +45,7 @@ class Timing:
 
 
 def import_huggingface(folder: Path, bundle: Path, imported: Imported) -> tuple[Bundle, Figures]:
-    """Write a model that transformers saved as a bundle, proved equal to PyTorch; raises ExportError and BundleError."""
+    """Write a model that transformers saved as a bundle, proved equal to PyTorch; raises ExportError, BundleError."""
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in KINDS:
