@@ -210,6 +210,21 @@ def add_lm_command(
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 
+@app.command("add-check")
+def add_check_command(
+    bundle: BundlePath,
+    recording: Annotated[list[Path], typer.Argument(help="Recordings, of which the first 8 seconds are packed.")],
+) -> None:
+    """Pack recordings and what the bundle makes of them, for `asr-run --verify` on other machines."""
+    from asr_export.check import add_check
+    from asr_runtime.audio import read_audio
+    from asr_runtime.bundle import Bundle
+
+    rate = Bundle.load(bundle).sample_rate
+    made = add_check(bundle, [read_audio(path, rate) for path in recording])
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
 @app.command("verify")
 def verify_command(
     bundle: BundlePath,

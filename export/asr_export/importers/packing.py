@@ -15,9 +15,10 @@ from typing import Any
 import onnx
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+from asr_export.check import add_check
 from asr_export.importers.files import first_line
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures, Recogniser, Session, measure
+from asr_export.proofs import Figures, Recogniser, Session, measure, spoken
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 from asr_runtime.errors import ExportError
 
@@ -73,7 +74,8 @@ def write_import(
         file = Path(work, MODEL_FILE)
         file.write_bytes(graph.SerializeToString())
         model = NewFile(source=file, role="model", engine="onnx", precision="fp32")
-        return write_bundle(bundle, manifest, [model, *files], force=imported.force)
+        write_bundle(bundle, manifest, [model, *files], force=imported.force)
+    return add_check(bundle, spoken(manifest.sample_rate))
 
 
 def prove_import(
