@@ -133,6 +133,36 @@ def import_onnx_command(
         report(bundle, *import_onnx(found.path, bundle, Options(tokens, window_seconds, normalise), imported))
 
 
+@app.command("import-huggingface")
+def import_huggingface_command(
+    model: Annotated[str, typer.Argument(help="Folder as transformers saves models, or a hub's OWNER/NAME.")],
+    bundle: BundlePath,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of transformers (Wav2Vec2, HuBERT, WavLM) as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.huggingface import FILES, MORE_FILES, import_huggingface
+    from asr_export.importers.packing import Imported
+
+    with local(model, FILES, MORE_FILES) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_huggingface(found.path, bundle, imported))
+
+
 def report(path: Path, bundle: Bundle, proof: Figures) -> None:
     """Say what was proved and written."""
     typer.echo(f"proved: {proof}.")
