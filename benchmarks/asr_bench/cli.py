@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,7 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Entry point of the command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that measured processes end, too
     try:
         app()
     except (AsrError, OSError, UnicodeError, ModuleNotFoundError) as error:

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import PIPE, CompletedProcess, Popen
 from time import perf_counter, sleep
 
 import numpy as np
@@ -204,6 +205,22 @@ def test_a_process_is_counted_alone() -> None:
     assert small.peak_mb < 60 < 200 < large.peak_mb < 260
     assert 0 < small.cpu < busy.cpu <= busy.wall * 1.5
     assert len(here)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_measured_ends_with_the_benchmark(
+    tone_bundle: Path, manifest: Path, number: signal.Signals, code: int
+) -> None:
+    options = ["--rounds", "1000", "--greedy", "--peer", "asr_runtime", "--output", str(manifest.parent / "results")]
+    command = ["-c", "from asr_bench.cli import main; main()", "throughput", str(tone_bundle), str(manifest), *options]
+    with Popen([sys.executable, *command], stderr=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stderr
+        assert "round 1 of 1000" in process.stderr.readline()
+        process.send_signal(number)
+        # The measured process has standard error, too: it ends only when that has ended.
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
 
 
 def test_standard_input_reaches_the_process() -> None:
