@@ -78,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
             wanted = _wanted(recordings, output, report)
             if wanted:
                 _transcribe(_recognizer(options), wanted, raw_format(options), output, report)
+            output.end()
             if report.failed == len(found):
                 raise _NothingCameOut
     except _NothingCameOut:
