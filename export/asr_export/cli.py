@@ -132,6 +132,36 @@ def import_onnx_command(
         report(bundle, *import_onnx(found.path, bundle, Options(tokens, window_seconds, normalise), imported))
 
 
+@app.command("import-huggingface")
+def import_huggingface_command(
+    model: Annotated[str, typer.Argument(help="Folder as transformers saves models, or a hub's OWNER/NAME.")],
+    bundle: BundlePath,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of transformers (Wav2Vec2, HuBERT, WavLM) as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.huggingface import FILES, MORE_FILES, import_huggingface
+    from asr_export.importers.packing import Imported
+
+    with local(model, FILES, MORE_FILES) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_huggingface(found.path, bundle, imported))
+
+
 def report(path: Path, bundle: Bundle, proof: Figures) -> None:
     """Say what was proved and written."""
     typer.echo(f"proved: {proof}.")
@@ -177,6 +207,21 @@ def add_lm_command(
     given = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     decoder = {name: value for name, value in given.items() if value is not None}
     made = add_language_model(bundle, lm, lexicon=lexicon, decoder=decoder, force=force)
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+@app.command("add-check")
+def add_check_command(
+    bundle: BundlePath,
+    recording: Annotated[list[Path], typer.Argument(help="Recordings, of which the first 8 seconds are packed.")],
+) -> None:
+    """Pack recordings and what the bundle makes of them, for `asr-run --verify` on other machines."""
+    from asr_export.check import add_check
+    from asr_runtime.audio import read_audio
+    from asr_runtime.bundle import Bundle
+
+    rate = Bundle.load(bundle).sample_rate
+    made = add_check(bundle, [read_audio(path, rate) for path in recording])
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 

@@ -294,6 +294,11 @@ def padded(batch: Sequence[Samples]) -> Samples:
     return waveform
 
 
+def spoken(rate: int) -> list[Samples]:
+    """Speech-like signals of some seconds, for want of recordings."""
+    return [speech_like(int(seconds * rate), rate, seed) for seed, seconds in enumerate(SPEECH_SECONDS[:2], 200)]
+
+
 def speech_like(samples: int, rate: int, seed: int) -> Samples:
     """Voiced syllables of a gliding pitch, with pauses, over noise: float32 [samples] in -1…1, the same each time."""
     generator = np.random.default_rng(seed)

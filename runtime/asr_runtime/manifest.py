@@ -12,7 +12,7 @@ from asr_runtime.errors import BundleError
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-ROLES = ("model", "language_model", "lexicon", "card")
+ROLES = ("model", "language_model", "lexicon", "card", "check")
 ENGINES = ("onnx", "tensorrt")
 
 MAX_FILES = 64

@@ -245,7 +245,7 @@ def test_weights_in_a_file_beside_the_model_go_into_the_bundle(onnx_asr_folder: 
     onnx.save(model, tmp_path / "model.onnx", **options)
     (tmp_path / "vocab.txt").write_bytes((onnx_asr_folder / "vocab.txt").read_bytes())
     assert call("import-onnx", str(tmp_path), str(tmp_path / "bundle")) == 0
-    assert [file.path for file in Bundle.load(tmp_path / "bundle").files] == ["model.onnx"]
+    assert [file.path for file in Bundle.load(tmp_path / "bundle").files] == ["model.onnx", "check.json"]
 
 
 def test_without_normalisation_features_are_as_they_are(onnx_asr_folder: Path, tmp_path: Path) -> None:

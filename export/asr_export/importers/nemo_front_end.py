@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr_export.builder import GraphBuilder
-from asr_export.front_end import cleared, mel_bands
+from asr_export.front_end import cleared, mel_bands, padded_to
 from asr_training.features import MelSpectrogram, time_mask
 from asr_training.recipe import Features
 
@@ -81,7 +81,7 @@ def nemo_features(graph: GraphBuilder, waveform: str, lengths: str, front_end: N
     """Waveform [batch, samples] and lengths to features [batch, mels, frames] and the frames of each item."""
     config = front_end.config
     fewest = graph.integers(FEWEST_FRAMES * config.hop, scalar=True)
-    features = mel_bands(graph, emphasised(graph, waveform, lengths, fewest), front_end, config.window // 2)
+    features = mel_bands(graph, emphasised(graph, waveform, lengths), front_end, config.window // 2)
     reached = graph.node("Max", lengths, fewest, name="feature_frames.samples")
     frames = graph.node("Div", reached, graph.integers(config.hop, scalar=True), name="feature_frames")
     mask = graph.mask(frames, graph.size(features, 2, "feature_frames.most"), [1], "feature_mask")
@@ -90,16 +90,11 @@ def nemo_features(graph: GraphBuilder, waveform: str, lengths: str, front_end: N
     return graph.node("Mul", features, mask, name="features"), frames
 
 
-def emphasised(graph: GraphBuilder, waveform: str, lengths: str, fewest: str) -> str:
+def emphasised(graph: GraphBuilder, waveform: str, lengths: str) -> str:
     """x[t] - 0.97 · x[t - 1] within each item, [batch, samples or more]: silence follows what is too short."""
-    clean = cleared(graph, waveform, lengths)
-    zero = graph.integers(0, scalar=True)
-    lacking = graph.node("Max", graph.node("Sub", fewest, "samples", name="lacking.signed"), zero, name="lacking")
-    column = graph.node("Unsqueeze", lacking, graph.integers(0), name="lacking.column")
-    pads = graph.node("Concat", graph.integers(0, 1, 0), column, name="waveform.pads", axis=0)
-    longer = graph.node(
-        "Unsqueeze", graph.node("Pad", clean, pads, name="waveform.longer"), graph.integers(1), name="x"
-    )
+    clean = padded_to(graph, cleared(graph, waveform, lengths), FEWEST_FRAMES * HOP)
+    clean = graph.node("Pad", clean, graph.integers(0, 1, 0, 0), name="waveform.before")
+    longer = graph.node("Unsqueeze", clean, graph.integers(1), name="waveform.before.channel")
     kernel = graph.constant("emphasis", torch.tensor([[[-PRE_EMPHASIS, 1.0]]]))
     signal = graph.node(
         "Squeeze", graph.node("Conv", longer, kernel, name="emphasis.x"), graph.integers(1), name="sharp"

@@ -16,8 +16,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from asr_export.builder import IR_VERSION, OPSET, GraphBuilder
-from asr_export.graph import recogniser
+from asr_export.builder import OPSET, GraphBuilder
+from asr_export.importers.compose import composed
 from asr_export.importers.files import first_line, load_model
 from asr_export.importers.nemo_front_end import HOP, SAMPLE_RATE, NemoFrontEnd, nemo_features, settings
 from asr_export.importers.packing import Imported, prove_import, sha256, write_import
@@ -70,7 +70,7 @@ def import_onnx(path: Path, bundle: Path, options: Options, imported: Imported) 
     tokens_file = options.tokens or next((each for each in beside(file) if each.is_file()), file.parent / "tokens.txt")
     tokens = read_tokens(tokens_file, original.columns())
     graph = author(body, original, tokens)
-    figures, padding = prove_import(graph, original, "the ONNX file", NOISE)
+    figures, padding = prove_import(graph, original, "the ONNX file", noise=NOISE)
     origin = {
         "kind": "onnx",
         "file": file.name,
@@ -252,18 +252,7 @@ def author(body: Body, original: NemoOriginal, tokens: list[str]) -> onnx.ModelP
     """Front end, the original's nodes under names of their own, and the frames of each item."""
     graph = GraphBuilder()
     features, frames = nemo_features(graph, "waveform", "lengths", original.front_end)
-    inner = onnx.compose.add_prefix(body.model, "original.")
-    graph.node("Identity", features, name=f"original.{body.features}")
-    if body.length is not None:
-        graph.node("Identity", frames, name=f"original.{body.length}")
-    graph.nodes += inner.graph.node
     graph.ceil_divide(frames, original.factor, "frames")
+    feeds = {body.features: features} | ({body.length: frames} if body.length is not None else {})
     seconds = original.factor * HOP / SAMPLE_RATE
-    made = recogniser(graph, f"original.{body.output}", tokens, SAMPLE_RATE, seconds)
-    made.graph.initializer.extend(inner.graph.initializer)
-    made.graph.sparse_initializer.extend(inner.graph.sparse_initializer)
-    made.functions.extend(inner.functions)
-    del made.opset_import[:]
-    made.opset_import.extend(inner.opset_import)
-    made.ir_version = max(IR_VERSION, inner.ir_version)
-    return made
+    return composed(graph, body.model, feeds, body.output, tokens, SAMPLE_RATE, seconds)
