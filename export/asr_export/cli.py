@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr_export.cli_deploy import to_tensorrt_command
+from asr_export.cli_deploy import doctor_command, to_tensorrt_command
 from asr_runtime.errors import AsrError, sentence
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def to_onnx_command(
 
 
 app.command("to-tensorrt")(to_tensorrt_command)
+app.command("doctor")(doctor_command)
 
 
 Language = Annotated[str, typer.Option(help="Language code in the bundle.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -67,6 +68,22 @@ def to_tensorrt_command(
         typer.echo(outcome)
         if not outcome.passed:
             raise typer.Exit(1)
+
+
+def doctor_command(
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle to try, which carries a check.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Fail unless cuda or tensorrt works, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what is installed and try each device; exit code 1 unless the CPU (with --gpu a GPU, too) works."""
+    from asr_export.doctor import examine
+
+    report = examine(bundle, gpu=gpu)
+    if as_json:
+        typer.echo(json.dumps(report.json(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(map(str, report.findings)))
+    raise typer.Exit(0 if report.healthy else 1)
 
 
 def has_gpu() -> bool:
