@@ -22,11 +22,13 @@ Array = npt.NDArray[Any]
 class GraphBuilder:
     """Collects nodes and initializers. A value has the name of the node that makes it.
 
-    Weights are stored as `storage` says: fp32, fp16 or int8 (see `compact`), and computed with in float32.
+    Weights are stored as `storage` says: fp32, fp16 or int8 (see `compact`). Nodes compute in float32 until
+    `compute_in` says otherwise; constants and masks that are made from then on have the new type.
     """
 
     def __init__(self, storage: str = "fp32") -> None:
         self.storage = storage
+        self.dtype: Any = np.float32
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -40,21 +42,37 @@ class GraphBuilder:
         self.nodes.append(helper.make_node("Split", [x, self.integers(*parts)], names, names[0], axis=axis))
         return list(names)
 
+    @property
+    def element(self) -> int:
+        """ONNX's number of the type that nodes compute in."""
+        return int(TensorProto.FLOAT if self.dtype is np.float32 else TensorProto.FLOAT16)
+
+    def compute_in(self, dtype: Any, x: str, name: str) -> str:
+        """Let all that follows compute in `dtype` (np.float32 or np.float16), and return `x` in it."""
+        if dtype is self.dtype:
+            return x
+        self.dtype = dtype
+        return self.cast(x, name)
+
+    def cast(self, x: str, name: str) -> str:
+        """`x` in the type that nodes compute in."""
+        return self.node("Cast", x, name=name, to=self.element)
+
     def store(self, name: str, value: Array) -> str:
         """An initializer as it is."""
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
         return name
 
     def constant(self, name: str, value: Tensor) -> str:
-        """A float32 constant, whatever the storage of weights."""
-        return self.store(name, value.detach().cpu().numpy().astype(np.float32))
+        """A constant in the type that nodes compute in, whatever the storage of weights."""
+        return self.store(name, value.detach().cpu().numpy().astype(self.dtype))
 
     def weight(self, name: str, value: Tensor, channels: Sequence[int] = (0,)) -> str:
-        """A trained weight in the graph's storage, back in float32; vectors are always stored as float32.
+        """A trained weight in the graph's storage, back in the type of the nodes; vectors are stored in that type.
 
         `channels` are the axes of output channels, each with a scale of its own where 8 bits are stored.
         """
-        if self.storage == "fp32" or value.ndim == 1:
+        if self.storage == "fp32" or value.ndim == 1 or self.dtype is np.float16:
             return self.constant(name, value)
         array = value.detach().cpu().numpy()
         if self.storage == "fp16":
@@ -65,8 +83,9 @@ class GraphBuilder:
         return self.node("Mul", wide, self.store(f"{name}.scale", scale), name=name)
 
     def number(self, value: float) -> str:
-        """A float32 number; equal ones are stored once."""
-        return self.store(f"number {value!r}", np.array(value, np.float32))
+        """A number in the type that nodes compute in; equal ones are stored once."""
+        kind = "number" if self.dtype is np.float32 else "half"
+        return self.store(f"{kind} {value!r}", np.array(value, self.dtype))
 
     def integers(self, *values: int, scalar: bool = False) -> str:
         """An int64 constant: a list of axes, sizes or a shape, or a scalar; equal ones are stored once."""
@@ -88,9 +107,9 @@ class GraphBuilder:
         return self.node("Squeeze", shape, self.integers(0), name=name)
 
     def mask(self, frames: str, size: str, axes: Sequence[int], name: str) -> str:
-        """1 inside an item and 0 in padding: float32 [batch, size] with axes of size 1 put in at `axes`."""
+        """1 inside an item and 0 in padding: [batch, size] with axes of size 1 put in at `axes`."""
         inside = self.inside(frames, size, f"{name}.inside")
-        mask = self.node("Cast", inside, name=f"{name}.float", to=TensorProto.FLOAT)
+        mask = self.cast(inside, f"{name}.float")
         return self.node("Unsqueeze", mask, self.integers(*axes), name=name)
 
     def ceil_divide(self, x: str, divisor: int, name: str) -> str:

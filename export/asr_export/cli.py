@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr_export.cli_deploy import doctor_command, to_tensorrt_command
 from asr_runtime.errors import AsrError, sentence
+
+if TYPE_CHECKING:
+    from asr_export.proofs import Figures
+    from asr_runtime.bundle import Bundle
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -28,14 +33,21 @@ def to_onnx_command(
     card: Annotated[Path | None, typer.Option(help="Text file that describes the model, to pack.")] = None,
     recording: Annotated[list[Path] | None, typer.Option(help="Recording to prove the graph on, too.")] = None,
     weights: Annotated[str, typer.Option(help="How weights are stored: fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="What the encoder computes in: fp32, or fp16 for GPUs, added to the bundle.")
+    ] = "fp32",
     force: Force = False,
 ) -> None:
     """Write a checkpoint as a bundle with an ONNX model, if that proves equal to PyTorch."""
     from asr_export.compact import PRECISIONS
-    from asr_export.to_onnx import to_onnx
+    from asr_export.to_onnx import MODEL_FILES, to_onnx
 
     if weights not in PRECISIONS:
         raise typer.BadParameter(f"{weights!r} is none of {', '.join(PRECISIONS)}", param_hint="--weights")
+    if precision not in MODEL_FILES:
+        raise typer.BadParameter(f"{precision!r} is none of {', '.join(MODEL_FILES)}", param_hint="--precision")
+    if precision == "fp16" and weights == "int8":
+        raise typer.BadParameter("a model of --precision fp16 has its weights in fp16", param_hint="--weights")
     made, proofs = to_onnx(
         checkpoint,
         bundle,
@@ -46,11 +58,115 @@ def to_onnx_command(
         card=card,
         recordings=recording or [],
         weights=weights,
+        arithmetic=precision,
         force=force,
     )
     for proof in proofs:
         typer.echo(f"proved: {proof}.")
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+app.command("to-tensorrt")(to_tensorrt_command)
+app.command("doctor")(doctor_command)
+
+
+Language = Annotated[str, typer.Option(help="Language code in the bundle.")]
+Licence = Annotated[str, typer.Option(help="Licence of the model in the bundle.")]
+Origin = Annotated[str, typer.Option("--source", help="Where the model was published, for the bundle.")]
+LanguageModel = Annotated[Path | None, typer.Option("--lm", help="Language model to pack, see `asr-export lm`.")]
+Card = Annotated[Path | None, typer.Option("--card", help="Text file that describes the model, to pack.")]
+
+
+@app.command("import-seed")
+def import_seed_command(
+    weights: Annotated[Path, typer.Argument(help="Published weights, like weights.pth.")],
+    bundle: BundlePath,
+    recurrence: Annotated[str | None, typer.Option(help="How the later GRUs run: time or published.")] = None,
+    name: Annotated[str, typer.Option(help="Name in the bundle.")] = "seed",
+    language: Language = "en",
+    licence: Licence = "not stated",
+    source: Origin = "not stated",
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write published weights of seed-audio-recognition or seed-librispeech as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.packing import Imported
+    from asr_export.importers.seed import import_seed
+
+    imported = Imported(
+        name=name, language=language, licence=licence, source=source, language_model=lm, card=card, force=force
+    )
+    report(bundle, *import_seed(weights, bundle, recurrence, imported))
+
+
+@app.command("import-onnx")
+def import_onnx_command(
+    model: Annotated[str, typer.Argument(help="ONNX file, its folder, or a hub's OWNER/NAME or OWNER/NAME/FILE.")],
+    bundle: BundlePath,
+    tokens: Annotated[Path | None, typer.Option(help="Tokens.  [default: vocab.txt or tokens.txt beside it]")] = None,
+    window_seconds: Annotated[float | None, typer.Option(help="Window.  [default: 0.025; 0.02 with 64 bands]")] = None,
+    normalise: Annotated[str | None, typer.Option(help="per_feature or none.  [default: the model's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of NeMo as a bundle: a file or folder as onnx-asr and sherpa-onnx read them."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.onnx import Options, import_onnx
+    from asr_export.importers.packing import Imported
+
+    with local(model, ("model.onnx",), ("vocab.txt", "tokens.txt", "config.json")) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_onnx(found.path, bundle, Options(tokens, window_seconds, normalise), imported))
+
+
+@app.command("import-huggingface")
+def import_huggingface_command(
+    model: Annotated[str, typer.Argument(help="Folder as transformers saves models, or a hub's OWNER/NAME.")],
+    bundle: BundlePath,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of transformers (Wav2Vec2, HuBERT, WavLM) as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.huggingface import FILES, MORE_FILES, import_huggingface
+    from asr_export.importers.packing import Imported
+
+    with local(model, FILES, MORE_FILES) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_huggingface(found.path, bundle, imported))
+
+
+def report(path: Path, bundle: Bundle, proof: Figures) -> None:
+    """Say what was proved and written."""
+    typer.echo(f"proved: {proof}.")
+    typer.echo(f"{path}: {bundle.name}, {sum(file.bytes for file in bundle.files) / 1e6:.1f} MB")
 
 
 @app.command("lm")
@@ -92,6 +208,21 @@ def add_lm_command(
     given = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     decoder = {name: value for name, value in given.items() if value is not None}
     made = add_language_model(bundle, lm, lexicon=lexicon, decoder=decoder, force=force)
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+@app.command("add-check")
+def add_check_command(
+    bundle: BundlePath,
+    recording: Annotated[list[Path], typer.Argument(help="Recordings, of which the first 8 seconds are packed.")],
+) -> None:
+    """Pack recordings and what the bundle makes of them, for `asr-run --verify` on other machines."""
+    from asr_export.check import add_check
+    from asr_runtime.audio import read_audio
+    from asr_runtime.bundle import Bundle
+
+    rate = Bundle.load(bundle).sample_rate
+    made = add_check(bundle, [read_audio(path, rate) for path in recording])
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 

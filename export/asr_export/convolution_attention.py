@@ -26,7 +26,15 @@ def convolution_attention(
             x = attention(graph, x, hidden, positions, layer, f"encoder.attentions.{i}")
         assert isinstance(block, ConvolutionBlock)
         x = convolution_block(graph, x, mask, block, f"encoder.blocks.{i}")
+        if encoder.condition is not None and i == encoder.intermediate_block:
+            x = condition(graph, x, encoder.intermediate, encoder.condition, "encoder.condition")
     return graph.linear(graph.layer_norm(x, encoder.norm, "encoder.norm"), encoder.output, "logits"), frames
+
+
+def condition(graph: GraphBuilder, x: str, found: nn.Linear, layer: nn.Linear, name: str) -> str:
+    """Linear → softmax → Linear, added to the input: what the intermediate layer found, for the blocks behind it."""
+    probabilities = graph.node("Softmax", graph.linear(x, found, f"{name}.found"), name=f"{name}.softmax", axis=-1)
+    return graph.node("Add", x, graph.linear(probabilities, layer, f"{name}.layer"), name=name)
 
 
 def stem(graph: GraphBuilder, features: str, layer: Stem, name: str) -> str:
@@ -45,14 +53,18 @@ def stem(graph: GraphBuilder, features: str, layer: Stem, name: str) -> str:
 
 
 def rotary_positions(graph: GraphBuilder, size: str, encoder: ConvolutionAttentionEncoder) -> tuple[str, str]:
-    """Cosines and sines of the positions, each [frames, head size / 2] (Su et al. 2021, arXiv 2104.09864)."""
+    """Cosines and sines of the positions, each [frames, head size / 2] (Su et al. 2021, arXiv 2104.09864).
+
+    Angles are float32 in every graph: float16 has no step finer than 0.25 from 256 on.
+    """
     half = encoder.config.width // encoder.config.heads // 2
-    frequencies = graph.constant("positions.frequencies", 1e4 ** (-torch.arange(half) / half))
+    frequencies = graph.store("positions.frequencies", (1e4 ** (-torch.arange(half) / half)).numpy())
     zero, one = graph.integers(0, scalar=True), graph.integers(1, scalar=True)
     index = graph.node("Cast", graph.node("Range", zero, size, one, name="positions.index"), name="positions", to=1)
     column = graph.node("Unsqueeze", index, graph.integers(1), name="positions.column")
     angles = graph.node("Mul", column, frequencies, name="positions.angles")
-    return graph.node("Cos", angles, name="positions.cosines"), graph.node("Sin", angles, name="positions.sines")
+    cosines, sines = (graph.node(kind, angles, name=f"positions.{kind.lower()}") for kind in ("Cos", "Sin"))
+    return graph.cast(cosines, "positions.cosines"), graph.cast(sines, "positions.sines")
 
 
 def attention_bias(graph: GraphBuilder, mask: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -18,9 +19,16 @@ from asr_export.crnn import crnn
 from asr_export.front_end import masked, mel_features
 from asr_training.model import AcousticModel, ConvolutionAttentionEncoder, CRNNEncoder
 
+ARITHMETIC = {"fp32": np.float32, "fp16": np.float16}
 
-def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -> onnx.ModelProto:
+
+def author(
+    model: AcousticModel, tokens: Sequence[str], storage: str = "fp32", arithmetic: str = "fp32"
+) -> onnx.ModelProto:
     """The graph of an acoustic model; `tokens` goes into the file's metadata, `storage` is that of weights.
+
+    `arithmetic` is fp32, or fp16 for the encoder: the front end, whose powers and counts leave float16's range, and the
+    log-softmax stay in float32.
 
     Inputs: `waveform` float32 [batch, samples] in -1…1 and `lengths` int64 [batch]. Outputs: `log_probs` float32
     [batch, frames, tokens] and `frames` int64 [batch]. Batch and samples are dynamic; padding may hold anything.
@@ -28,7 +36,16 @@ def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -
     graph = GraphBuilder(storage)
     features, feature_frames = mel_features(graph, "waveform", "lengths", model.front_end)
     features = masked(graph, features, feature_frames, model.config)
+    features = graph.compute_in(ARITHMETIC[arithmetic], features, "features.encoded")
     logits, _ = encode(graph, features, feature_frames, model)
+    logits = graph.compute_in(np.float32, logits, "logits.precise")
+    return recogniser(graph, logits, tokens, model.config.sample_rate, model.frame_seconds)
+
+
+def recogniser(
+    graph: GraphBuilder, logits: str, tokens: Sequence[str], sample_rate: int, frame_seconds: float
+) -> onnx.ModelProto:
+    """What is collected as a model with a bundle's signature; the frames of each item are the value `frames`."""
     graph.node("LogSoftmax", logits, name="log_probs", axis=-1)
     return graph.finish(
         [
@@ -41,8 +58,8 @@ def author(model: AcousticModel, tokens: Sequence[str], storage: str = "fp32") -
         ],
         {
             "tokens": json.dumps(list(tokens), ensure_ascii=False),
-            "sample_rate": str(model.config.sample_rate),
-            "frame_seconds": repr(model.frame_seconds),
+            "sample_rate": str(sample_rate),
+            "frame_seconds": repr(frame_seconds),
         },
     )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ import onnxruntime
 import torch
 
 from asr_runtime.engines import Engine
+from asr_runtime.engines.onnx import CRASHES_ON_HALF
 from asr_runtime.errors import ExportError
-from asr_training.model import AcousticModel
 
 TOLERANCE = 1e-4  # of natural log-probabilities, float32
+HALF_TOLERANCE = 2e-2  # the same where the encoder computes in float16
+LARGEST_HALF = 65504 / 2  # of a value in float16: louder input than the proof's must not make it infinite
 # A model that was learnt by heart amplifies rounding, PyTorch's own beyond the tolerance: then two float32 programs
 # that are both right differ by more, and so many times PyTorch's distance from float64 is allowed instead.
 ROUNDINGS = 3.0
@@ -32,6 +34,30 @@ LONG_SECONDS = (21.0, 0.8)
 
 Samples = npt.NDArray[np.float32]
 LogProbs = npt.NDArray[np.float32]  # [frames, tokens]
+
+
+class Timing(Protocol):
+    """What of a front end decides which lengths are worth trying, in samples and hertz."""
+
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def hop(self) -> int: ...  # noqa: D102
+    @property
+    def window(self) -> int: ...  # noqa: D102
+
+
+class Recogniser(Protocol):
+    """A module that says what a graph has to compute: float32 or float64 [batch, samples] and int64 [batch] in,
+    log-probabilities [batch, frames, tokens] and frames [batch] out.
+    """
+
+    @property
+    def config(self) -> Timing: ...  # noqa: D102
+    def double(self) -> Recogniser: ...  # noqa: D102
+    def __call__(  # noqa: D102
+        self, waveform: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -46,24 +72,30 @@ class Figures:
     mean_difference: float
     max_difference_alone: float
     max_rounding: float = 0.0  # of PyTorch: float32 against float64 on the same batches
+    largest_half: float = 0.0  # absolute value in float16 inside the graph, if there is any
     tolerance: float = TOLERANCE
+    padding: bool = True  # whether batches were padded
+    original: str = "PyTorch"
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether every difference is allowed; one that is not a number is not."""
-        return self.max_difference <= self.tolerance and self.max_difference_alone <= self.tolerance
+        """Whether every difference is allowed and float16 has room; what is not a number is not."""
+        near = self.max_difference <= self.tolerance and self.max_difference_alone <= self.tolerance
+        return near and self.largest_half <= LARGEST_HALF
 
     def __str__(self) -> str:
         return (
             f"{self.utterances} utterances of {self.shortest_samples} to {self.longest_samples} samples "
-            f"({self.audio_seconds:.0f} s) in padded batches: "
-            f"log-probabilities differ from PyTorch's by at most {self.max_difference:.2e} "
+            f"({self.audio_seconds:.0f} s) in {'padded batches' if self.padding else 'batches of one length'}: "
+            f"log-probabilities differ from {self.original}'s by at most {self.max_difference:.2e} "
             f"(mean {self.mean_difference:.1e}), from each utterance's alone by at most "
             f"{self.max_difference_alone:.2e}; {self.tolerance:.2e} is allowed{self.reason()}"
         )
 
     def reason(self) -> str:
-        """Why the tolerance is not the usual one, if it is not."""
+        """Why the tolerance is not float32's usual one, if it is not."""
+        if self.largest_half:
+            return f", and {LARGEST_HALF:.0f} inside, where {self.largest_half:.0f} was the largest in float16"
         usual = self.tolerance == TOLERANCE
         return "" if usual else f", {ROUNDINGS:.0f} times what PyTorch's float32 is off from float64"
 
@@ -97,10 +129,12 @@ class Rounding:
 class Session:
     """An exported graph on ONNX Runtime's CPU provider."""
 
-    def __init__(self, graph: bytes) -> None:
+    def __init__(self, graph: bytes, half: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, 1  # more would spin on a busy machine
-        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=CRASHES_ON_HALF if half else None
+        )
 
     def log_probs(self, waveform: Samples, lengths: npt.NDArray[np.int64]) -> list[LogProbs]:
         """Run [batch, samples]; return each item's own frames."""
@@ -108,13 +142,17 @@ class Session:
         return [item[:count] for item, count in zip(log_probs, frames, strict=True)]
 
 
-def prove(graph: onnx.ModelProto, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
+def prove(graph: onnx.ModelProto, model: Recogniser, recordings: Sequence[Samples] = ()) -> Figures:
     """Check `graph` against `model` on synthetic signals and on recordings at the model's rate.
 
-    Raises ExportError when onnx's checker refuses the graph, when a number of frames differs, or when any
-    log-probability differs by more than the tolerance or is not a number.
+    Raises ExportError when onnx's checker refuses the graph, when a number of frames differs, when any log-probability
+    differs by more than the tolerance or is not a number, or when float16 has too little room.
     """
-    figures = measure(Session(check_structure(graph)), model, recordings)
+    content = check_structure(graph)
+    exposed = half_exposed(graph)
+    figures = measure(Session(content, bool(exposed)), model, recordings, HALF_TOLERANCE if exposed else TOLERANCE)
+    if exposed:
+        figures = dataclasses.replace(figures, largest_half=largest_half(exposed, model, recordings))
     if not figures.within_tolerance:
         raise ExportError(f"the exported graph failed its proof, so nothing was written: {figures}.")
     return figures
@@ -131,13 +169,48 @@ def check_structure(graph: onnx.ModelProto) -> bytes:
     return serialised
 
 
-def measure(session: Session | Engine, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
-    """Largest and mean differences over all batches."""
+def half_exposed(graph: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The graph with every float16 value as an output, if it has any."""
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    half = onnx.TensorProto.FLOAT16
+    values = [value for value in inferred.graph.value_info if value.type.tensor_type.elem_type == half]
+    exposed = copy.deepcopy(graph)
+    exposed.graph.output.extend(values)
+    return exposed if values else None
+
+
+def largest_half(exposed: onnx.ModelProto, model: Recogniser, recordings: Sequence[Samples] = ()) -> float:
+    """The largest absolute float16 value in the graph over all batches; ONNX Runtime's CPU may skip some roundings,
+    but it turns infinite what is too large for its type.
+    """
+    session, largest = Session(exposed.SerializeToString(), half=True).session, 0.0
+    names = [output.name for output in exposed.graph.output][2:]
+    for batch in batches(model, recordings):
+        sizes = np.array([len(item) for item in batch])
+        values = session.run(names, {"waveform": padded(batch), "lengths": sizes})
+        largest = max(largest, *(float(np.abs(value).max(initial=0)) for value in values))
+    return largest
+
+
+def measure(
+    session: Session | Engine,
+    model: Recogniser,
+    recordings: Sequence[Samples] = (),
+    tolerance: float = TOLERANCE,
+    *,
+    padding: bool = True,
+    noise: float = 0.0,
+) -> Figures:
+    """Largest and mean differences over all batches; `tolerance` is what usual models are allowed.
+
+    Without `padding` each item meets others of its length only. `noise` is the deviation of what is added to signals.
+    """
     against_model, against_alone, lengths = [], [], []
     exact, rounding = copy.deepcopy(model).double(), 0.0
-    for batch in batches(model, recordings):
+    items = noisy(batches(model, recordings), noise)
+    for batch in items if padding else alike(items):
         sizes = [len(item) for item in batch]
-        waveform = padded(batch)
+        waveform = padded(batch) if padding else np.stack(batch)
         exported = session.log_probs(waveform, np.array(sizes))
         alone = [session.log_probs(item[None], np.array([len(item)]))[0] for item in batch]
         expected = reference(model, waveform, sizes)
@@ -156,11 +229,12 @@ def measure(session: Session | Engine, model: AcousticModel, recordings: Sequenc
         mean_difference=float(every.mean()),
         max_difference_alone=float(np.concatenate([each.ravel() for each in against_alone]).max()),
         max_rounding=rounding,
-        tolerance=min(max(TOLERANCE, ROUNDINGS * rounding), LARGEST_TOLERANCE),
+        tolerance=max(tolerance, min(ROUNDINGS * rounding, LARGEST_TOLERANCE)),
+        padding=padding,
     )
 
 
-def measure_rounding(model: AcousticModel, rounded: AcousticModel, recordings: Sequence[Samples] = ()) -> Rounding:
+def measure_rounding(model: Recogniser, rounded: Recogniser, recordings: Sequence[Samples] = ()) -> Rounding:
     """What rounding the weights of `model` changes, over the same batches."""
     gaps, changed = [], []
     for batch in batches(model, recordings):
@@ -180,14 +254,14 @@ def difference(a: LogProbs, b: LogProbs) -> LogProbs:
     return gap
 
 
-def reference(model: AcousticModel, waveform: npt.NDArray[Any], lengths: Sequence[int]) -> list[LogProbs]:
+def reference(model: Recogniser, waveform: npt.NDArray[Any], lengths: Sequence[int]) -> list[LogProbs]:
     """PyTorch's log-probabilities, each item's own frames; waveform and model are of one precision."""
     with torch.inference_mode():
         log_probs, frames = model(torch.from_numpy(waveform), torch.tensor(lengths))
     return [item[:count].numpy() for item, count in zip(log_probs, frames, strict=True)]
 
 
-def batches(model: AcousticModel, recordings: Sequence[Samples]) -> Iterator[list[Samples]]:
+def batches(model: Recogniser, recordings: Sequence[Samples]) -> Iterator[list[Samples]]:
     """Shortest lengths, speech-like signals, a long one beside a short one, and the recordings by fours."""
     rate, config = model.config.sample_rate, model.config
     tiny = (0, 1, config.hop - 1, config.hop, config.window - 1, config.window + 1, 5 * config.hop, 9 * config.hop + 7)
@@ -198,6 +272,19 @@ def batches(model: AcousticModel, recordings: Sequence[Samples]) -> Iterator[lis
         yield list(recordings[i : i + 4])
 
 
+def noisy(batches: Iterable[Sequence[Samples]], deviation: float) -> Iterator[list[Samples]]:
+    """The items over noise, the same each time."""
+    generator = np.random.default_rng(1)
+    for batch in batches:
+        yield [item + generator.normal(0, deviation, len(item)).astype(np.float32) for item in batch]
+
+
+def alike(batches: Iterable[Sequence[Samples]]) -> Iterator[list[Samples]]:
+    """Each item beside itself backwards, so that a batch has one length."""
+    for batch in batches:
+        yield from ([item, item[::-1].copy()] for item in batch)
+
+
 def padded(batch: Sequence[Samples]) -> Samples:
     """Items [samples] as one [batch, samples] whose padding is loud noise: half a second more than any needs."""
     longest = max(len(item) for item in batch) + 8000
@@ -205,6 +292,11 @@ def padded(batch: Sequence[Samples]) -> Samples:
     for row, item in zip(waveform, batch, strict=True):
         row[: len(item)] = item
     return waveform
+
+
+def spoken(rate: int) -> list[Samples]:
+    """Speech-like signals of some seconds, for want of recordings."""
+    return [speech_like(int(seconds * rate), rate, seed) for seed, seconds in enumerate(SPEECH_SECONDS[:2], 200)]
 
 
 def speech_like(samples: int, rate: int, seed: int) -> Samples:

@@ -10,15 +10,17 @@ from typing import Any
 
 import onnx
 
+from asr_export.check import add_check, renew_check
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove
+from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove, spoken
 from asr_runtime.audio import read_audio
-from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
+from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
+from asr_runtime.errors import ExportError
 from asr_training.checkpoint import Checkpoint, load_checkpoint
 
-MODEL_FILE = "model.onnx"
+MODEL_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # by the encoder's arithmetic
 
 
 def to_onnx(
@@ -32,11 +34,13 @@ def to_onnx(
     card: Path | None = None,
     recordings: Sequence[Path] = (),
     weights: str = "fp32",
+    arithmetic: str = "fp32",
     force: bool = False,
 ) -> tuple[Bundle, list[Figures | Rounding]]:
     """Author the graph of a checkpoint, prove it, and write it as a bundle; returns what the proofs measured, too.
 
-    `weights` says how they are stored: fp32, fp16 or int8 (see `compact`).
+    `weights` says how they are stored: fp32, fp16 or int8 (see `compact`). With `arithmetic` fp16, whose weights are
+    always float16, the model joins the bundle that lies there, if one does; else it makes one alone.
 
     Raises RecipeError for the checkpoint, ExportError for the proof or the card, DecoderError for the language model,
     AudioError for a recording and BundleError for the bundle; then nothing is written.
@@ -46,19 +50,40 @@ def to_onnx(
     if language_model:
         files += language_model_files(language_model, checkpoint.alphabet.tokens)
     samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
-    graph, proofs = proved(checkpoint, weights, samples)
-    manifest = describe(checkpoint, proofs, name, language, licence)
+    joins = arithmetic == "fp16" and bundle.exists()
+    if joins:
+        refuse_other_model(bundle, checkpoint)
+    graph, proofs = proved(checkpoint, weights, samples, arithmetic)
+    manifest = describe(checkpoint, {MODEL_FILES[arithmetic]: proofs}, name, language, licence)
     with tempfile.TemporaryDirectory(prefix="asr-export-") as work:
-        file = Path(work, MODEL_FILE)
+        file = Path(work, MODEL_FILES[arithmetic])
         file.write_bytes(graph.SerializeToString())
-        model = NewFile(source=file, role="model", engine="onnx", precision=PRECISIONS[weights])
-        return write_bundle(bundle, manifest, [model, *files], force=force), list(proofs.values())
+        precision = PRECISIONS[weights] if arithmetic == "fp32" else arithmetic
+        files = [NewFile(source=file, role="model", engine="onnx", precision=precision), *files]
+        if joins:
+            update_bundle(bundle, files, force=force, proofs=manifest.proofs)
+        else:
+            write_bundle(bundle, manifest, files, force=force)
+    if joins and not samples:
+        return renew_check(bundle), list(proofs.values())
+    return add_check(bundle, samples or spoken(checkpoint.features.sample_rate)), list(proofs.values())
+
+
+def refuse_other_model(path: Path, checkpoint: Checkpoint) -> None:
+    """Raise ExportError unless the bundle at `path` has the tokens, rate and frames of the checkpoint."""
+    there = Bundle.load(path)
+    ours = (tuple(checkpoint.alphabet.tokens), checkpoint.features.sample_rate, checkpoint.model.frame_seconds)
+    if (there.tokens, there.sample_rate, there.frame_seconds) != ours:
+        raise ExportError(f"{path}: the bundle that lies here is of another model; give the bundle of the checkpoint.")
 
 
 def proved(
-    checkpoint: Checkpoint, weights: str, recordings: Sequence[Samples]
+    checkpoint: Checkpoint, weights: str, recordings: Sequence[Samples], arithmetic: str = "fp32"
 ) -> tuple[onnx.ModelProto, dict[str, Figures | Rounding]]:
     """The graph, equal to PyTorch with the weights that it stores, and what storing them changed."""
+    if arithmetic == "fp16":
+        half = author(checkpoint.model, checkpoint.alphabet.tokens, arithmetic=arithmetic)
+        return half, {"log_probs": prove(half, checkpoint.model, recordings)}
     model = checkpoint.model if weights == "fp32" else rounded(checkpoint.model, weights)
     graph = author(model, checkpoint.alphabet.tokens, weights)
     proofs: dict[str, Figures | Rounding] = {"log_probs": prove(graph, model, recordings)}
@@ -68,7 +93,11 @@ def proved(
 
 
 def describe(
-    checkpoint: Checkpoint, proofs: Mapping[str, Figures | Rounding], name: str | None, language: str, licence: str
+    checkpoint: Checkpoint,
+    proofs: Mapping[str, Mapping[str, Figures | Rounding]],
+    name: str | None,
+    language: str,
+    licence: str,
 ) -> Manifest:
     """What `bundle.json` says of the model."""
     provenance = without_folders(checkpoint.provenance)
@@ -82,7 +111,7 @@ def describe(
         tokens=tuple(checkpoint.alphabet.tokens),
         frame_seconds=checkpoint.model.frame_seconds,
         provenance={**provenance, "export": versions},
-        proofs={MODEL_FILE: {kind: proof.record() for kind, proof in proofs.items()}},
+        proofs={file: {kind: proof.record() for kind, proof in kinds.items()} for file, kinds in proofs.items()},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from asr_export.compact import PRECISIONS, rounded
-from asr_export.proofs import Figures, LogProbs, Samples, measure, reference
+from asr_export.proofs import HALF_TOLERANCE, TOLERANCE, Figures, LogProbs, Samples, measure, reference
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, BundleFile, update_bundle
 from asr_runtime.engines import Engine, choose
@@ -20,9 +20,8 @@ from asr_runtime.recognizer import beam_search
 from asr_training.checkpoint import Checkpoint, load_checkpoint
 from asr_training.data import read_source
 from asr_training.recipe import Data, Source
-from asr_training.text import error_rates
+from asr_training.text import error_rates, rate_interval
 
-RESAMPLES = 1000
 RECORDINGS = 8  # of the manifest that the log-probabilities are compared on, too
 
 Decode = Callable[[LogProbs], str]
@@ -106,11 +105,12 @@ def read_spoken(manifest: Path, checkpoint: Checkpoint) -> list[Spoken]:
 def verify_model(bundle: Bundle, file: BundleFile, checkpoint: Checkpoint, spoken: Sequence[Spoken]) -> Verified:
     """One model file on the engine that `asr-run` takes, against PyTorch."""
     engine = choose(bundle, "cpu", precision=file.precision)
-    storage = next((storage for storage, name in PRECISIONS.items() if name == file.precision), None)
-    if storage is None:
-        raise ExportError(f"{file.path} has the precision {file.precision}, wanted {', '.join(PRECISIONS.values())}.")
-    model = rounded(checkpoint.model, storage)
-    figures = measure(engine, model, [each.samples for each in spoken[:RECORDINGS]])
+    storages = {name: storage for storage, name in PRECISIONS.items()} | {"fp16": "fp32"}
+    if file.precision not in storages:
+        raise ExportError(f"{file.path} has the precision {file.precision}, wanted {', '.join(storages)}.")
+    model = rounded(checkpoint.model, storages[file.precision])
+    tolerance = HALF_TOLERANCE if file.precision == "fp16" else TOLERANCE
+    figures = measure(engine, model, [each.samples for each in spoken[:RECORDINGS]], tolerance)
     return Verified(file, figures, compare_texts(bundle, engine, checkpoint, spoken) if spoken else {})
 
 
@@ -145,15 +145,7 @@ def compare(exported: Sequence[str], trained: Sequence[str], spoken: Sequence[Sp
 
 
 def interval(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
-    """The 95 % interval of the word error rate by resampling utterances; the same each time."""
-    words = np.array([len(reference.split()) for reference in references])
-    errors = np.array(
-        [
-            error_rates([hypothesis], [reference])[0] * max(len(reference.split()), 1)
-            for hypothesis, reference in zip(hypotheses, references, strict=True)
-        ]
-    )
-    drawn = np.random.default_rng(1).integers(len(words), size=(RESAMPLES, len(words)))
-    rates = errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
+    """The 95 % interval of the word error rate."""
+    words = [len(reference.split()) for reference in references]
+    rates = [error_rates([mine], [yours])[0] for mine, yours in zip(hypotheses, references, strict=True)]
+    return rate_interval([rate * max(count, 1) for rate, count in zip(rates, words, strict=True)], words)

@@ -225,6 +225,8 @@ def write_bundle(path: str | Path, manifest: Manifest, files: Iterable[NewFile],
         folder.mkdir()
         entries = [_copy_in(folder, file) for file in files]
         content = {"format": FORMAT, **_shallow(manifest), "files": [_entry(file) for file in entries]}
+        if manifest.padding:
+            del content["padding"]  # the usual case, which readers of before know
         parse_manifest(path, json.loads(json.dumps(content)))
         (folder / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _put(_zipped(folder) if path.suffix == ".asr" else folder, path, work)
@@ -243,14 +245,14 @@ def update_bundle(
     """Add files to the bundle at `path` and merge keys into its objects; atomic like `write_bundle`.
 
     A bundle has one language model, one lexicon, one card, and one model for each engine, precision and target: a
-    file that would be the second replaces the first with `force`, else BundleError.
+    file that would be the second, or has the name of one, replaces the first with `force`, else BundleError.
     """
     bundle, new = Bundle.load(path), list(files)
-    slots = {_slot(file) for file in new}
-    kept = [file for file in bundle.files if _slot(file) not in slots]
-    if len(kept) < len(bundle.files) and not force:
-        taken = next(file for file in bundle.files if _slot(file) in slots)
-        raise BundleError(f"{path}: there is a {taken.role} already ({taken.path}); force it to be replaced.")
+    slots, names = {_slot(file) for file in new}, {file.path or file.source.name for file in new}
+    taken = [file for file in bundle.files if _slot(file) in slots or file.path in names]
+    if taken and not force:
+        raise BundleError(f"{path}: there is a {taken[0].role} already ({taken[0].path}); force it to be replaced.")
+    kept = [file for file in bundle.files if file not in taken]
     merged = replace(
         bundle,
         decoder={**bundle.decoder, **(decoder or {})},

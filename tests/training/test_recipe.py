@@ -92,6 +92,7 @@ def test_the_architecture_chooses_the_table_of_the_model(tmp_path: Path) -> None
         (("batch_utterances = 4", "batch_utterances = 4\nthreads = -4"), "threads is -4"),
         (("batch_utterances = 4", "batch_utterances = 4\nepochs = -1"), "epochs is -1"),
         (("batch_utterances = 4", "batch_utterances = -4\nbatch_seconds = 9"), "batch_utterances is -4"),
+        (("batch_utterances = 4", "batch_utterances = 4\nintermediate_weight = 0.3"), "intermediate_weight"),
         (('"crnn"', '"crnn"\ndropout = 2.0'), "dropout is 2.0"),
         (('"crnn"', '"crnn"\nrecurrent_layers = 0'), "recurrent_layers is 0"),
         (('"crnn"', '"crnn"\nblocks = -1'), "[model]: blocks is -1"),

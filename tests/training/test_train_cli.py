@@ -51,6 +51,16 @@ def test_fit_prints_the_table_and_the_best(tiny_manifest: Path, tmp_path: Path) 
     assert "best weights: runs/mine/best" in result.stdout
 
 
+def test_fit_begins_with_the_weights_of_a_checkpoint(tiny_manifest: Path, tmp_path: Path) -> None:
+    recipe = tiny_toml(tmp_path, tiny_manifest)
+    assert asr_train("fit", recipe, cwd=tmp_path).returncode == 0
+    recipe.write_text(recipe.read_text().replace("[data]", '[data]\nalphabet = "\' abcdefghijklmnopqrstuvwxyzäö"'))
+    result = asr_train("fit", recipe, "--from", "runs/mine/best", "--out", "tuned", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "29 of its 31 tokens keep their weights, 'äö' begin at random" in result.stderr
+    assert "best weights: tuned/best" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -34,6 +34,9 @@ def fit_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; a run in it goes on.  [default: runs/NAME]")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A checkpoint whose weights a new run begins with.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. Checkpoints go to OUT/last and OUT/best, the table of results to OUT/epochs.txt."""
@@ -43,7 +46,7 @@ def fit_command(
 
     chosen = read_recipe(recipe)
     folder = out or Path("runs", chosen.name)
-    position = fit(chosen, folder, choose_device(device))
+    position = fit(chosen, folder, choose_device(device), start)
     typer.echo(format_table([Row(**row) for row in position.rows]), nl=False)
     typer.echo(f"best weights: {folder / 'best'} (WER {100 * position.best_wer:.1f} %)")
 
@@ -94,6 +97,34 @@ def synthesize_command(
     from asr_training.synthesize import synthesize
 
     typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
+
+
+@app.command("pronounce")
+def pronounce_command(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="File for the words and their phonemes.")] = Path("pronunciations.txt"),
+    language: Annotated[str, typer.Option(help="A voice of espeak-ng.")] = "en-us",
+) -> None:
+    """Write the phonemes of all words in manifests, by espeak-ng, for a recipe's [data] pronunciations."""
+    from asr_training.pronounce import pronounce
+
+    typer.echo(f"{pronounce(manifests, out, language)} words in {out}")
+
+
+@app.command("vary")
+def vary_command(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the new recordings and varied.jsonl.")],
+    times: Annotated[int, typer.Option(min=1, help="How many new speakers for each recording.")] = 1,
+    seed: int = 1,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes share the recordings.")] = 1,
+) -> None:
+    """Say recordings again as other speakers (pitch, formants, colour, breath), as training data."""
+    from asr_training.vocoder import vary
+
+    typer.echo(
+        f"{vary(manifest, out, times=times, seed=seed, processes=processes)} recordings in {out / 'varied.jsonl'}"
+    )
 
 
 def main() -> None:

@@ -20,72 +20,15 @@ from tqdm import tqdm
 from asr_runtime.audio import read_audio
 from asr_runtime.errors import AudioError, RecipeError
 from asr_training.features import MelSpectrogram
+from asr_training.manifest import Utterance, read_utterances
 from asr_training.recipe import Data, Features, Source, Training
-from asr_training.text import Alphabet, required_frames
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording with its text; `where` names its line for errors."""
-
-    audio: Path
-    text: str
-    where: str
-    source: str = ""
-    speaker: str = ""
+from asr_training.text import Alphabet, Pronunciations, required_frames
 
 
 def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance]:
-    """Read a manifest (see `read_manifest`) or a LibriSpeech folder (see `read_librispeech`), and check the texts."""
-    path = Path(source.path)
-    if path.is_dir():
-        found = read_librispeech(path)
-    elif path.is_file():
-        found = read_manifest(path)
-    else:
-        raise RecipeError(
-            f"no data at {path}: neither a manifest nor a LibriSpeech folder; correct the recipe's [data]"
-        )
-    if not found:
-        raise RecipeError(f"{path} holds no utterances; give a manifest or folder that has some")
+    """The utterances of a manifest or LibriSpeech folder, their texts checked."""
+    found = read_utterances(Path(source.path))
     return [check_text(utterance, data, alphabet) for utterance in found]
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a UTF-8 file that are not blank, each behind its place for errors."""
-    try:
-        # Not str.splitlines, which also splits at characters that stand inside of texts, such as U+2028.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read {path} as UTF-8 text ({error}); correct or convert it") from None
-    return ((f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
-
-
-def read_manifest(path: Path) -> list[Utterance]:
-    """Read JSON lines with `audio` (relative to the manifest) and `text`; `source` and `speaker` may stand beside."""
-    utterances = []
-    for where, line in read_lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{where}: not JSON ({error}); write one JSON object a line") from None
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
-            raise RecipeError(f"{where}: wanted an object with the texts 'audio' and 'text'; add what is missing")
-        labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
-        utterances.append(Utterance(path.parent / row["audio"], row["text"], where, **labels))
-    return utterances
-
-
-def read_librispeech(folder: Path) -> list[Utterance]:
-    """Read every *.trans.txt below, each line `SPEAKER-CHAPTER-NUMBER TEXT` beside a .flac (Panayotov et al. 2015)."""
-    utterances = []
-    for transcript in sorted(folder.rglob("*.trans.txt")):
-        for where, line in read_lines(transcript):
-            name, _, text = line.partition(" ")
-            utterances.append(
-                Utterance(transcript.parent / f"{name}.flac", text, where, "librispeech", name.split("-")[0])
-            )
-    return utterances
 
 
 def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utterance:
@@ -170,6 +113,8 @@ class Batch:
     frames: Tensor
     labels: Tensor
     label_counts: Tensor
+    phonemes: Tensor | None  # labels of the texts' phonemes, where there are pronunciations, and their counts
+    phoneme_counts: Tensor | None
     seconds: float  # of audio, without the padding
 
 
@@ -192,6 +137,8 @@ class Corpus:
         self.repeats = np.array(repeats)
         self.store = store_features(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
+        self.pronunciations = Pronunciations(Path(data.pronunciations)) if data.pronunciations else None
+        self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
         self.fewest_frames = np.array([required_frames(labels) for labels in self.labels])
         self.frame_rate = features.sample_rate / features.hop  # feature frames a second
 
@@ -213,7 +160,16 @@ class Corpus:
         counts = torch.tensor([len(item) for item in labels])
         seconds = float(frames.sum()) / self.frame_rate
         flat = torch.from_numpy(np.concatenate(labels))
-        return Batch(torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, seconds)
+        return Batch(
+            torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, *self.phonemes_of(indices), seconds
+        )
+
+    def phonemes_of(self, indices: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+        """Labels of the phonemes of some utterances, one behind the other, and their counts, if they are known."""
+        if self.phonemes is None:
+            return None, None
+        labels = [self.phonemes[index] for index in indices]
+        return torch.from_numpy(np.concatenate(labels)), torch.tensor([len(item) for item in labels])
 
     def fits(self, stride: int) -> np.ndarray:
         """Which utterances have frames enough for their text, one of `stride` feature frames each; bool."""

@@ -34,6 +34,7 @@ from asr_training.evaluate import evaluate
 from asr_training.model import AcousticModel
 from asr_training.recipe import Recipe, Training, from_table
 from asr_training.report import Row, write_table
+from asr_training.transfer import refuse_other_origin, start_from
 
 SAVE_EVERY_SECONDS = 300
 
@@ -67,6 +68,7 @@ class Run:
     steps_per_epoch: int
     position: Position
     earlier_recipes: list[Any] = field(default_factory=list)  # of a run that was taken up with another one
+    origin: dict[str, Any] | None = None  # of the weights that it began with; see `transfer.start_from`
 
     def checkpoint(self) -> Checkpoint:
         """The model as it is now, described."""
@@ -74,6 +76,7 @@ class Run:
         provenance = {
             "recipe": dataclasses.asdict(recipe),
             **({"earlier_recipes": self.earlier_recipes} if self.earlier_recipes else {}),
+            **({"from": self.origin} if self.origin else {}),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "torch": torch.__version__,
             "data": describe(self.train),
@@ -85,12 +88,13 @@ class Run:
         return Checkpoint(self.model, recipe.features, recipe.model, self.train.alphabet, provenance)
 
 
-def fit(recipe: Recipe, folder: Path, device: str = "cpu") -> Position:
+def fit(recipe: Recipe, folder: Path, device: str = "cpu", start: Path | None = None) -> Position:
     """Train as `recipe` says, in `folder`: `last/` and `best/` are checkpoints, `epochs.txt` the table of results.
 
-    A run that `folder` holds already is taken up where it stopped.
+    A run that `folder` holds already is taken up where it stopped. Another one begins with the weights of the
+    checkpoint `start` if that is given.
     """
-    run = begin(recipe, folder, torch.device(device))
+    run = begin(recipe, folder, torch.device(device), start)
     print(opening(run), file=sys.stderr)
     with closing_on_signal() as stopped, SummaryWriter(str(folder / "tensorboard")) as board:
         saved = validated = time.monotonic()
@@ -128,16 +132,18 @@ def closing_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def begin(recipe: Recipe, folder: Path, device: torch.device) -> Run:
-    """Read the data, make the model, and take up what `folder` holds."""
+def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None = None) -> Run:
+    """Read the data, make the model, and take up what `folder` holds or begin with the weights of `start`."""
     torch.manual_seed(recipe.training.seed)
     torch.set_flush_denormal(True)  # denormal numbers cost a CPU 10 % of its speed here
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     train = Corpus(recipe.data.train, recipe.data, recipe.features, folder / "features")
-    validation = Corpus(recipe.data.validation, recipe.data, recipe.features, folder / "features")
+    known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
+    validation = Corpus(recipe.data.validation, known, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     optimiser = make_optimiser(model, recipe.training)
+    refuse_other_phonemes(train, recipe)
     steps = len(train.training_order(recipe.data, recipe.training, model.stride, 0))
     if not steps:
         raise RecipeError(
@@ -147,7 +153,21 @@ def begin(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     run = Run(recipe, folder, device, train, validation, model, optimiser, steps, Position())
     if saved := newest(folder / "last"):
         take_up(run, saved)
+        if start:
+            refuse_other_origin(run.origin, start, folder)
+    elif start:
+        run.origin = start_from(model, recipe, start)
     return run
+
+
+def refuse_other_phonemes(train: Corpus, recipe: Recipe) -> None:
+    """Refuse a model whose intermediate layer has not as many outputs as there are phonemes."""
+    found = len(train.pronunciations.phonemes) if train.pronunciations else 0
+    wanted = getattr(recipe.model, "phonemes", 0)
+    if found != wanted:
+        raise RecipeError(
+            f"[model]: phonemes is {wanted}, but the pronunciations of [data] have {found}; set phonemes to {found}"
+        )
 
 
 def take_up(run: Run, saved: Path) -> None:
@@ -157,6 +177,7 @@ def take_up(run: Run, saved: Path) -> None:
     earlier = from_table(Recipe, provenance.get("recipe"), f"the recipe in {saved / 'config.json'}")
     refuse_changes(earlier, run.recipe, run.folder)
     run.earlier_recipes = list(provenance.get("earlier_recipes", []))
+    run.origin = provenance.get("from")
     if earlier != run.recipe:
         run.earlier_recipes.append(dataclasses.asdict(earlier))
     load_weights(run.model, saved)
@@ -194,10 +215,11 @@ def unchangeable(recipe: Recipe) -> dict[str, Any]:
 
 
 def opening(run: Run) -> str:
-    """The first line of a run: what it is fitted on, and what is left out of that."""
+    """The first lines of a run: what it is fitted on, what is left out of that, and what changed since its origin."""
     data = describe(run.train)
     left_out = run.train.left_out(run.recipe.data, run.model.stride)
-    return f"{data['utterances']} utterances, {data['hours']} hours, {data['speakers']} speakers; {left_out}"
+    first = f"{data['utterances']} utterances, {data['hours']} hours, {data['speakers']} speakers; {left_out}"
+    return "\n".join([first, *(run.origin["changes"] if run.origin else [])])
 
 
 def make_optimiser(model: torch.nn.Module, config: Training) -> torch.optim.AdamW:
@@ -280,26 +302,29 @@ def losses(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     features, frames = batch.features.to(run.device), batch.frames.to(run.device)
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.training.bfloat16):
         log_probs, frames, intermediate = run.model.encode(features, frames)
-    loss = ctc_loss(log_probs, frames, batch, run.train.alphabet.blank)
+    loss = ctc_loss(log_probs, frames, batch.labels, batch.label_counts)
     weight = run.recipe.training.intermediate_weight
     if intermediate is None or not weight:
         return loss.detach(), loss
-    second = ctc_loss(intermediate, frames, batch, run.train.alphabet.blank)
+    if batch.phonemes is None or batch.phoneme_counts is None:
+        second = ctc_loss(intermediate, frames, batch.labels, batch.label_counts)
+    else:
+        second = ctc_loss(intermediate, frames, batch.phonemes, batch.phoneme_counts)
     return loss.detach(), (1 - weight) * loss + weight * second
 
 
-def ctc_loss(log_probs: Tensor, frames: Tensor, batch: Batch, blank: int) -> Tensor:
-    """Negative log-likelihood of a batch, divided by its characters (Graves et al. 2006)."""
+def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Negative log-likelihood of a batch, divided by its labels (Graves et al. 2006); the blank is the last token."""
     total = F.ctc_loss(
         log_probs.transpose(0, 1),
-        batch.labels.to(log_probs.device),
+        labels.to(log_probs.device),
         frames,
-        batch.label_counts.to(log_probs.device),
-        blank=blank,
+        counts.to(log_probs.device),
+        blank=log_probs.shape[2] - 1,
         reduction="sum",
         zero_infinity=True,
     )
-    return total / batch.label_counts.sum()
+    return total / counts.sum()
 
 
 def validate(run: Run, board: SummaryWriter) -> None:

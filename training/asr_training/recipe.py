@@ -40,6 +40,7 @@ class Data:
     train: tuple[Source, ...]
     validation: tuple[Source, ...]
     alphabet: str = ALPHABET  # one token a character; the blank is added behind them
+    pronunciations: str = ""  # a file of words, tabs and phonemes: what the intermediate layer learns
     lower_case: bool = True
     longest_seconds: float = 17.0  # longer recordings are left out of training
 
@@ -87,6 +88,8 @@ class ConvolutionAttention:
     heads: int = 4
     attention_every: int = 3
     dropout: float = 0.1
+    phonemes: int = 0  # what the intermediate layer tells apart, besides the blank; 0: the alphabet's characters
+    conditioned: bool = False  # what the intermediate layer found goes into the blocks behind it
 
 
 ARCHITECTURES = {"crnn": CRNN, "convolution-attention": ConvolutionAttention}
@@ -209,6 +212,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "heads": (1, 256),
         "attention_every": (1, 256),
         "dropout": (0, 0.95),
+        "phonemes": (0, 10_000),
     },
     Augment: {
         "speed": (0, 1),
@@ -251,6 +255,10 @@ def check(recipe: Recipe) -> Recipe:
         raise RecipeError("[training]: set either batch_utterances or batch_seconds to more than 0, not both or none")
     if training.schedule not in ("constant", "linear"):
         raise RecipeError(f"[training]: unknown schedule {training.schedule!r}; take constant or linear")
+    if training.intermediate_weight and isinstance(recipe.model, CRNN):
+        raise RecipeError(
+            "[training]: intermediate_weight is for convolution-attention, the only one with such a layer; leave it out"
+        )
     if augment.frequency_masks and augment.frequency_width > recipe.features.mels:
         raise RecipeError(f"[augment]: frequency_width is {augment.frequency_width}; take 0 to {recipe.features.mels}")
     return recipe

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_runtime.bundle import Bundle
+from asr_runtime.bundle import Bundle, BundleFile
 from asr_runtime.errors import BundleError, EngineError
 
 # name -> element type and number of axes
 INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
 OUTPUTS = {"log_probs": ("tensor(float)", 3), "frames": ("tensor(int64)", 1)}
+# ONNX Runtime 1.32's CPU build dies on a two-dimensional convolution in float16 in this optimisation.
+CRASHES_ON_HALF = ["NchwcTransformer"]
 FATAL_ONLY = 4  # ONNX Runtime's log severity; whatever matters comes as an exception
 
 
@@ -22,27 +25,23 @@ class OnnxEngine:
     """A bundle's ONNX model in an ONNX Runtime session on the CPU, which computes on the thread that calls.
 
     Many batches on a thread each are faster than one batch on many threads, and do not slow down beside other
-    programs. `precision` picks one of several models of the bundle; by default the first one for ONNX Runtime is taken.
+    programs. `precision` picks one of several models of the bundle; by default the first that is not in float16, which
+    is for GPUs.
     """
 
     device = "cpu"
+    batch_size = 1  # the least processor time for convolutions; recurrent models gain from 8
 
     def __init__(self, bundle: Bundle, *, precision: str | None = None) -> None:
-        file = bundle.find("model", engine="onnx", precision=precision)
-        if file is None:
-            raise EngineError(
-                f"the bundle {bundle.name} has no ONNX model{f' in {precision}' if precision else ''}; "
-                f"it has {', '.join(f'{f.engine} {f.precision}' for f in bundle.files if f.role == 'model') or 'none'}."
-            )
-        self._tokens = len(bundle.tokens)
-        self._session, version = _session(bundle.path(file))
-        _check_signature(self._session, bundle)
-        _check_metadata(self._session, bundle)
-        self.description = f"ONNX Runtime {version}, {file.precision}"
+        file = onnx_model(bundle, precision, half=False)
+        self._tokens, self._padding = len(bundle.tokens), bundle.padding
+        self._session, onnxruntime = new_session(bundle.path(file), file.precision == "fp16", ["CPUExecutionProvider"])
+        check_model(self._session, bundle)
+        self.description = f"ONNX Runtime {onnxruntime.__version__}, {file.precision}"
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """See `Engine.log_probs`."""
-        check_batch(waveforms, lengths)
+        check_batch(waveforms, lengths, padding=self._padding)
         try:
             outputs = self._session.run(list(OUTPUTS), {"waveform": waveforms, "lengths": lengths})
         except Exception as error:  # ONNX Runtime's kinds of errors have no common one
@@ -50,8 +49,26 @@ class OnnxEngine:
         return unpad(*outputs, batch=len(waveforms), tokens=self._tokens)
 
 
-def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> None:
-    """Raise EngineError unless a batch is what `Engine.log_probs` takes; the graph itself would not notice."""
+def onnx_model(bundle: Bundle, precision: str | None, *, half: bool) -> BundleFile:
+    """The ONNX model of that precision; without one given a model in float16 if `half`, else another, where there is.
+
+    Raises EngineError.
+    """
+    models = [file for file in bundle.files if file.role == "model"]
+    fitting = [file for file in models if file.engine == "onnx" and precision in (None, file.precision)]
+    if not fitting:
+        raise EngineError(
+            f"the bundle {bundle.name} has no ONNX model{f' in {precision}' if precision else ''}; "
+            f"it has {', '.join(f'{file.engine} {file.precision}' for file in models) or 'none'}."
+        )
+    return min(fitting, key=lambda file: (file.precision == "fp16") != half)
+
+
+def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64], *, padding: bool = True) -> None:
+    """Raise EngineError unless a batch is what `Engine.log_probs` takes; the graph itself would not notice.
+
+    `padding` is the bundle's.
+    """
     if waveforms.dtype != np.float32 or waveforms.ndim != 2:
         raise EngineError(f"waveforms are {waveforms.dtype} {list(waveforms.shape)}; give float32 [batch, samples].")
     if lengths.dtype != np.int64 or lengths.shape != waveforms.shape[:1]:
@@ -61,6 +78,8 @@ def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> N
             f"lengths go from {lengths.min()} to {lengths.max()} where there are {waveforms.shape[1]} samples; "
             "give each one's samples without padding."
         )
+    if not padding and (lengths != waveforms.shape[1]).any():
+        raise EngineError("this model's results change with padding; give recordings of one length in a batch.")
 
 
 def unpad(
@@ -80,22 +99,39 @@ def unpad(
     return results
 
 
-def _session(model: Path) -> tuple[Any, str]:
+def new_session(
+    model: Path, half: bool, providers: Sequence[Any], prepare: Callable[[Any], None] = lambda onnxruntime: None
+) -> tuple[Any, Any]:
+    """A session for `model`, which computes in float16 if `half`, and the module onnxruntime, `prepare`d first.
+
+    Raises EngineError.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
         fault = "is not installed" if absent else "cannot be imported"
         raise EngineError(f"ONNX Runtime {fault} ({error}); run `pip install asr-deploy[cpu]`.") from error
+    prepare(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    skipped = CRASHES_ON_HALF if half else None
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(model), options, providers=list(providers), disabled_optimizers=skipped
+        )
     except Exception as error:  # see above
         raise EngineError(f"{model.name}: ONNX Runtime cannot load this model ({_first_line(error)}).") from error
-    return session, onnxruntime.__version__
+    return session, onnxruntime
+
+
+def check_model(session: Any, bundle: Bundle) -> None:
+    """Raise EngineError or BundleError unless a session has the signature and metadata that go with `bundle`."""
+    _check_signature(session, bundle)
+    _check_metadata(session, bundle)
 
 
 def _check_signature(session: Any, bundle: Bundle) -> None:
