@@ -229,7 +229,7 @@ def add_check_command(
 @app.command("verify")
 def verify_command(
     bundle: BundlePath,
-    against: Annotated[Path, typer.Option(help="Folder of the checkpoint that the bundle was made from.")],
+    against: Annotated[Path, typer.Option(help="Checkpoint that the bundle was made from, or what was imported.")],
     manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
 ) -> None:
     """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate."""
