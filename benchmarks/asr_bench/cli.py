@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from asr_bench import report
-from asr_bench.manifest import read_manifest
-from asr_bench.measure import machine
+from asr_bench.machine import machine
+from asr_bench.manifest import NORMALISERS, read_manifest
+from asr_bench.systems import KNOWN, OURS, entries
+from asr_bench.task import Task
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, sentence
 from asr_runtime.recognizer import load
@@ -24,6 +27,20 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the res
 Name = Annotated[str | None, typer.Option(help="Name of the result's files.")]
 BeamSize = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept per frame.")]
 Weight = Annotated[float | None, typer.Option(help="In place of the bundle's.")]
+Devices = Annotated[list[str], typer.Option(help="May be repeated.")]
+Precisions = Annotated[list[str], typer.Option(help="Models of the bundle; may be repeated; by default its first.")]
+ThreadCounts = Annotated[list[int], typer.Option(min=1, help="May be repeated.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Each point is measured so often.")]
+Files = Annotated[int, typer.Option(min=1, help="At most so many recordings of the manifest.")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Best path instead of the bundle's decoder.")]
+Peers = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME[=MODEL]",
+        help=f"{', '.join(KNOWN)}; may be repeated; by default those installed that bring a model.",
+    ),
+]
+RESULTS = Path("asr-bench-results")
 
 DECODERS: dict[str, dict[str, Any]] = {
     "greedy": {"greedy": True},
@@ -47,18 +64,24 @@ def main() -> None:
 def accuracy(
     bundle: BundlePath,
     manifest: ManifestPath,
-    output: Output = Path("asr-bench-results"),
+    output: Output = RESULTS,
     name: Name = None,
     decoder: Annotated[list[str] | None, typer.Option(help=f"{', '.join(DECODERS)}; may be repeated.")] = None,
     beam_size: BeamSize = None,
     alpha: Weight = None,
     beta: Weight = None,
     threads: Annotated[int | None, typer.Option(min=1)] = None,
+    normaliser: Annotated[
+        str, typer.Option(help=f"Of texts before they are compared: {', '.join(NORMALISERS)}.")
+    ] = "plain",
 ) -> None:
     """Word and character error rates, in all and by source, with intervals, and a JSON line for each utterance."""
     from asr_bench.scenarios.accuracy import recognise, summary
 
-    utterances = read_manifest(manifest)
+    if normaliser not in NORMALISERS:
+        raise typer.BadParameter(f"{normaliser!r} is none of {', '.join(NORMALISERS)}", param_hint="--normaliser")
+    normalise = NORMALISERS[normaliser]()
+    utterances = read_manifest(manifest, normalise)
     loaded = Bundle.load(bundle)
     name = name or f"accuracy-{manifest.stem}"
     output.mkdir(parents=True, exist_ok=True)
@@ -71,13 +94,14 @@ def accuracy(
         "bundle": report.describe_bundle(loaded),
         "manifest": manifest.name,
         "settings": beam,
+        "normaliser": normaliser,
         "decoders": {},
     }
     for key in chosen:
         if key not in DECODERS:
             raise typer.BadParameter(f"{key!r} is none of {', '.join(DECODERS)}", param_hint="--decoder")
         settings = {**DECODERS[key], **({} if key == "greedy" else beam)}
-        errors = list(recognise(load(bundle, threads=threads, **settings), utterances))
+        errors = list(recognise(load(bundle, threads=threads, **settings), utterances, normalise))
         result["decoders"][key] = summary(errors)
         rows = "".join(json.dumps(error.row(), ensure_ascii=False) + "\n" for error in errors)
         report.write_text(output / f"{name}-{key}.jsonl", rows)
@@ -90,36 +114,121 @@ def accuracy(
 def throughput(
     bundle: BundlePath,
     manifest: ManifestPath,
-    output: Output = Path("asr-bench-results"),
+    output: Output = RESULTS,
     name: Name = None,
-    threads: Annotated[list[int], typer.Option(min=1, help="May be repeated.")] = [1, 2],  # noqa: B006
+    device: Devices = ["cpu"],  # noqa: B006
+    precision: Precisions = [],  # noqa: B006
+    threads: ThreadCounts = [1, 2],  # noqa: B006
     batch_size: Annotated[list[int], typer.Option(min=1, help="May be repeated.")] = [1, 8],  # noqa: B006
-    rounds: Annotated[int, typer.Option(min=1, help="Each point is measured so often.")] = 3,
-    files: Annotated[int, typer.Option(min=1, help="At most so many recordings of the manifest.")] = 100,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Best path instead of the bundle's decoder.")] = False,
+    rounds: Rounds = 3,
+    files: Files = 100,
+    greedy: Greedy = False,
     beam_size: BeamSize = None,
+    peer: Peers = [],  # noqa: B006
 ) -> None:
-    """Real-time factor by threads and batch, load time, cold start and memory."""
+    """Real-time factor by device, precision, threads and batch; others on the same recordings beside."""
     from asr_bench.scenarios import throughput as scenario
 
-    paths = [utterance.audio for utterance in read_manifest(manifest)[:files]]
-    settings: dict[str, Any] = {"greedy": True} if greedy else {}
-    if beam_size:
-        settings["beam_size"] = beam_size
-    flags = [*(["--greedy"] if greedy else []), *(["--beam-size", str(beam_size)] if beam_size else [])]
-    result = {
-        "scenario": "throughput",
-        "machine": machine(),
-        "bundle": report.describe_bundle(Bundle.load(bundle)),
-        "manifest": manifest.name,
-        "files": len(paths),
-        "rounds": rounds,
-        "settings": settings,
-        "throughput": scenario.throughput(bundle, paths, threads, batch_size, rounds, settings),
-        "cold_start": scenario.cold_start(bundle, paths[0], max(rounds, 3), flags),
-    }
-    markdown = report.throughput_markdown(result)
-    report.write(output, name or "throughput", result, markdown)
+    options = _options(greedy, beam_size)
+    pairs = [
+        (entry, setting)
+        for entry in entries(bundle, peer, options)
+        for setting in entry.settings(device, precision, threads, batch_size)
+    ]
+    task = Task.of(bundle, manifest, files, options, rounds, pairs)
+    _finish(output, name, task.result("throughput", scenario.throughput(task)))
+
+
+@app.command()
+def latency(
+    bundle: BundlePath,
+    manifest: ManifestPath,
+    output: Output = RESULTS,
+    name: Name = None,
+    device: Devices = ["cpu"],  # noqa: B006
+    precision: Precisions = [],  # noqa: B006
+    threads: ThreadCounts = [1],  # noqa: B006
+    rounds: Rounds = 3,
+    files: Files = 100,
+    greedy: Greedy = False,
+    beam_size: BeamSize = None,
+    peer: Peers = [],  # noqa: B006
+    bound: Annotated[
+        list[float], typer.Option(min=0.001, help="Seconds within which 99 % of a server's requests must be served.")
+    ] = [1.0],  # noqa: B006
+    workers: Annotated[list[int], typer.Option(min=1, help="Of the server; may be repeated.")] = [1, 2],  # noqa: B006
+    requests: Annotated[int, typer.Option(min=10, help="To the server at each rate.")] = 100,
+) -> None:
+    """One recording after another: p50, p90, p99 by length; and a server's highest rate within a bound."""
+    from asr_bench.scenarios import latency as single
+    from asr_bench.scenarios import server
+
+    options = _options(greedy, beam_size)
+    found = entries(bundle, peer, options)
+    pairs = [(entry, setting) for entry in found for setting in entry.settings(device, precision, threads, [1])]
+    task = Task.of(bundle, manifest, files, options, rounds, pairs)
+    points = single.latency(task)
+    served = replace(task, pairs=[(found[0], each) for each in found[0].settings(device, precision, workers, [1])])
+    for seconds in bound:
+        points += server.server(served, seconds, requests)
+    _finish(output, name, task.result("latency", points, requests=requests))
+
+
+@app.command("cold-start")
+def cold_start(
+    bundle: BundlePath,
+    manifest: ManifestPath,
+    output: Output = RESULTS,
+    name: Name = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    rounds: Rounds = 5,
+    greedy: Greedy = False,
+    beam_size: BeamSize = None,
+) -> None:
+    """From the start of a process to the text of a recording of about 5 s, and where that time goes."""
+    from asr_bench.scenarios import cold_start as scenario
+
+    options = _options(greedy, beam_size)
+    ours = entries(bundle, [OURS], options)[0]
+    task = Task.of(bundle, manifest, 1000, options, rounds, [(ours, ours.settings(["cpu"], [], [threads], [1])[0])])
+    _finish(output, name, task.result("cold-start", scenario.cold_start(task)))
+
+
+@app.command()
+def memory(
+    bundle: BundlePath,
+    manifest: ManifestPath,
+    output: Output = RESULTS,
+    name: Name = None,
+    device: Devices = ["cpu"],  # noqa: B006
+    precision: Precisions = [],  # noqa: B006
+    threads: ThreadCounts = [1],  # noqa: B006
+    batch_size: Annotated[list[int], typer.Option(min=1, help="May be repeated.")] = [1],  # noqa: B006
+    rounds: Rounds = 1,
+    greedy: Greedy = False,
+    beam_size: BeamSize = None,
+    seconds: Annotated[str, typer.Option(help="Lengths of recordings, with commas between.")] = "10,60,300,1800",
+) -> None:
+    """Peak memory by the length of a recording."""
+    from asr_bench.scenarios import memory as scenario
+
+    lengths = _numbers(seconds, "--seconds")
+    options = _options(greedy, beam_size)
+    ours = entries(bundle, [OURS], options)[0]
+    pairs = [(ours, setting) for setting in ours.settings(device, precision, threads, batch_size)]
+    task = Task.of(bundle, manifest, 100, options, rounds, pairs)
+    _finish(output, name, task.result("memory", scenario.memory(task, lengths)))
+
+
+def _options(greedy: bool, beam_size: int | None) -> dict[str, Any]:
+    if greedy and beam_size:
+        raise typer.BadParameter("greedy decoding has no beam; leave one of them out", param_hint="--beam-size")
+    return {**({"greedy": True} if greedy else {}), **({"beam_size": beam_size} if beam_size else {})}
+
+
+def _finish(output: Path, name: str | None, result: dict[str, Any]) -> None:
+    markdown = report.speed_markdown(result)
+    report.write(output, name or result["scenario"], result, markdown)
     print(markdown, end="")
 
 
@@ -142,7 +251,7 @@ def decoder(
     skip: Annotated[int, typer.Option(min=0, help="The first utterances, that settings were tuned on.")] = 0,
     utterances: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement, for medians.")] = 3,
-    output: Output = Path("asr-bench-results"),
+    output: Output = RESULTS,
     name: Name = None,
 ) -> None:
     """Our beam search beside others: error rates, processor time, memory, by beam and by length."""

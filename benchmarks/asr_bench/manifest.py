@@ -1,14 +1,18 @@
-"""Manifests: JSON lines of recordings and what is said in them."""
+"""What the recordings of a manifest or LibriSpeech folder are, and what is said in them in one spelling."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from asr_runtime.errors import RecipeError
+import soundfile
+
+from asr_runtime.errors import AudioError
+from asr_training.manifest import read_utterances
+
+Normaliser = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -26,26 +30,41 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(r"[^\w' ]|_", " ", text.lower().replace("’", "'")).split())
 
 
-def read_manifest(path: Path) -> list[Utterance]:
-    """The utterances of a JSON-lines manifest; raises RecipeError that names the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would split at U+2028 in texts, too
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: the manifest cannot be read ({error}); give a JSON-lines file.") from error
-    utterances = [_utterance(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not utterances:
-        raise RecipeError(f"{path}: the manifest has no lines; give one with recordings.")
-    return utterances
+def english_normaliser() -> Normaliser:
+    """The standard one of English leaderboards: numbers as digits, contractions and British spelling undone.
+
+    It is Whisper's (Radford et al. 2022, appendix C), from the package whisper-normalizer.
+    """
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    normaliser: Normaliser = EnglishTextNormalizer()
+    return normaliser
 
 
-def _utterance(path: Path, number: int, line: str) -> Utterance:
+NORMALISERS: dict[str, Callable[[], Normaliser]] = {"plain": lambda: normalise, "english": english_normaliser}
+
+
+def read_manifest(path: Path, normaliser: Normaliser = normalise) -> list[Utterance]:
+    """The utterances of a manifest or LibriSpeech folder; raises RecipeError that names what is wrong."""
+    folder = path if path.is_dir() else path.parent
+    return [
+        Utterance(
+            each.audio,
+            normaliser(each.text),
+            str(each.audio.relative_to(folder) if each.audio.is_relative_to(folder) else each.audio),
+            each.source,
+        )
+        for each in read_utterances(path)
+    ]
+
+
+def durations(utterances: Sequence[Utterance]) -> list[float]:
+    """Seconds of each recording as its header says; raises AudioError where one cannot be read."""
+    return [_duration(utterance.audio) for utterance in utterances]
+
+
+def _duration(path: Path) -> float:
     try:
-        row: Any = json.loads(line)
-        audio, text, source = row["audio"], row["text"], row.get("source", "")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RecipeError(
-            f'{path}, line {number}: this is no {{"audio": …, "text": …}} ({error!r}); mend it.'
-        ) from error
-    if not all(isinstance(value, str) for value in (audio, text, source)):
-        raise RecipeError(f"{path}, line {number}: audio, text and source must be strings; mend it.")
-    return Utterance(path.parent / audio, normalise(text), audio, source)
+        return float(soundfile.info(path).duration)
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise AudioError(f"{path}: the recording cannot be read ({error}); correct the manifest.") from error

@@ -1,62 +1,32 @@
-"""What a measurement needs: the machine it was made on, and processes whose time and memory are counted."""
+"""Processes whose time and memory are counted."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-from asr_runtime.engines import usable_cores
 from asr_runtime.errors import AsrError
 
-PACKAGES = ("asr-deploy", "numpy", "onnxruntime", "soundfile", "soxr", "jiwer")
+LIMIT = 3600  # seconds after which a process counts as hanging
 
-
-def machine() -> dict[str, Any]:
-    """Processor, cores, memory, system, versions, commit and load: what another needs to compare figures."""
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": _processor(),
-        "cores": usable_cores(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "gpu": "not measured",
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+# Linux counts a program's peak memory from what started it, so that a large benchmark would hide a small program:
+# this one starts it in between, and is itself about 10 MB. Its last line of output is what it counted.
+STARTER = """
+import json, os, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(process.pid, 0)
+wall = time.perf_counter() - begin
+process.returncode = 0
+unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+cpu = usage.ru_utime + usage.ru_stime
+print("\\n" + json.dumps([os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss * unit / 1e6]))
+"""
 
 
 @dataclass(frozen=True)
@@ -69,22 +39,50 @@ class Process:
     peak_mb: float
 
 
-def run_process(arguments: list[str]) -> Process:
-    """Run Python with `arguments` in a fresh process and count; raises AsrError where it fails."""
-    begin = perf_counter()
-    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as process:
-        output = process.stdout.read() if process.stdout else ""
-        # wait4 knows this one process; resource.RUSAGE_CHILDREN would mix all that ran before.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise AsrError(f"a measured process ended with code {process.returncode}; run it alone to see why.")
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    return Process(output, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6)
+def run_process(arguments: Sequence[str], given: str = "", *, python: str = sys.executable) -> Process:
+    """Run Python with `arguments` and `given` as standard input in a fresh process, and count.
+
+    Raises AsrError where it fails or hangs.
+    """
+    command = [sys.executable, "-S", "-c", STARTER, python, *arguments]
+    try:
+        # In a session of its own, so that whatever it started ends with it.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
+        ) as starter:
+            try:
+                told, _ = starter.communicate(given, timeout=LIMIT)
+            except BaseException:
+                os.killpg(starter.pid, 9)
+                raise
+    except subprocess.TimeoutExpired:
+        raise AsrError(f"a measured process did not end within {LIMIT} s; run it alone to see why.") from None
+    output, _, counted = told.rstrip("\n").rpartition("\n")
+    code, wall, cpu, peak_mb = json.loads(counted)
+    if code:
+        raise AsrError(f"a measured process ended with code {code}; run it alone to see why.")
+    return Process(output, wall, cpu, peak_mb)
 
 
 def run_child(module: str, request: dict[str, Any]) -> tuple[dict[str, Any], Process]:
-    """Run `python -m module` on a request as JSON; what it answers, and what it took."""
-    process = run_process(["-m", module, json.dumps(request)])
-    return json.loads(process.output), process
+    """Run `python -m module`, which calls `answer_request`; what it answers, and what it took.
+
+    Raises AsrError where it answers with one.
+    """
+    process = run_process(["-m", module], json.dumps(request))
+    answer = json.loads(process.output.rstrip("\n").rpartition("\n")[2])
+    if "error" in answer:
+        raise AsrError(answer["error"])
+    return answer, process
+
+
+def answer_request(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer the request on standard input; what libraries print meanwhile goes to standard error."""
+    request = json.load(sys.stdin)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        result = answer(request)
+    except AsrError as error:
+        result = {"error": str(error)}
+    print(json.dumps(result), file=out, flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from asr_bench.results import METRICS, Point, metrics, written
 from asr_runtime.bundle import Bundle
 
 
@@ -63,50 +64,70 @@ def _with_interval(rate: dict[str, Any], key: str) -> str:
     return f"{rate[key]:.1f} ({low:.1f}–{high:.1f})"
 
 
-def throughput_markdown(result: dict[str, Any]) -> str:
-    """Real-time factors by threads and batch, and the cold start."""
-    rows = [
-        (
-            run["threads"],
-            run["batch_size"],
-            "{:.4f} ({:.4f}–{:.4f})".format(run["real_time_factor"], *run["real_time_factor_range"]),
-            f"{1 / run['real_time_factor']:.0f}",
-            f"{run['cpu_per_audio_second']:.4f}",
-            f"{run['load_seconds']:.2f}",
-            f"{run['first_file_seconds']:.2f}",
-            f"{run['peak_mb']:.0f}",
-        )
-        for run in result["throughput"]
-    ]
-    head = [
-        "threads",
-        "batch",
-        "real-time factor (range)",
-        "× real time",
-        "CPU s per audio s",
-        "load s",
-        "first file s",
-        "peak MB",
-    ]
-    cold = result["cold_start"]
+TITLES = {
+    "throughput": "Throughput",
+    "latency": "Latency",
+    "cold-start": "Cold start",
+    "memory": "Memory",
+}
+ABOUT = {
+    "throughput": "All recordings as fast as they go, reading and decoding inside; real seconds, without padding.",
+    "latency": (
+        "One recording after another, reading and decoding inside. New shape: a length's first time; warm: its "
+        "second. Server: Poisson arrivals, latency from the arrival, the highest rate with 99 % inside the bound."
+    ),
+    "cold-start": "From the start of an `asr-run` process to its end with the text of one recording.",
+    "memory": "Peak of the process on one recording of so many seconds.",
+}
+
+
+def speed_markdown(result: dict[str, Any]) -> str:
+    """The points of a speed scenario; points of different kinds in tables of their own."""
+    kinds: dict[tuple[str, ...], list[Point]] = {}
+    for each in result["points"]:
+        kinds.setdefault(tuple(each["key"]), []).append(each)
     return (
-        f"# Throughput of {result['bundle']['name']}\n\n"
-        f"{result['files']} files, {result['throughput'][0]['audio_seconds']:.0f} s of audio, reading and decoding "
-        f"included; {result['throughput'][0]['device']}; medians of {result['rounds']} interleaved rounds, each in a "
-        f"process of its own.\n\n"
-        + table(head, rows)
-        + f"\nCold start: {cold['wall_seconds']:.2f} s (least {cold['wall_seconds_least']:.2f} s, CPU "
-        f"{cold['cpu_seconds']:.2f} s) from process start to the text of one file, {cold['peak_mb']:.0f} MB.\n"
+        f"# {TITLES[result['scenario']]} of {result['bundle']['name']} on {result['manifest']}\n\n"
+        f"{ABOUT[result['scenario']]} {result['files']} recordings, {result['audio_seconds']:.0f} s; medians (and "
+        f"range) of {result['rounds']} interleaved rounds, each in processes of its own{_said(result['options'])}.\n\n"
+        + "\n".join(points_table(points) for points in kinds.values())
         + footer(result)
     )
 
 
+def _said(options: dict[str, Any]) -> str:
+    return "".join(f"; {name} {value}" for name, value in options.items())
+
+
+def points_table(points: Sequence[Point]) -> str:
+    """Points of one kind: what differs between them, their figures, error rates, and the device that was used."""
+    keys = [key for key in points[0]["key"] if key == "system" or len({str(each["key"][key]) for each in points}) > 1]
+    shown = metrics(points)
+    rated, used = any("rates" in each for each in points), any("device_used" in each for each in points)
+    head = [*(key.replace("_", " ") for key in keys), *(METRICS[metric].label for metric in shown)]
+    rows = []
+    for each in points:
+        row = [each["key"][key] for key in keys]
+        row += [written(each, metric) if metric in each["rounds"] else "" for metric in shown]
+        row += [_with_interval(each["rates"], "wer")] if rated else []
+        rows.append([*row, *([each["device_used"]] if used else [])])
+    return table([*head, *(["WER % (95 % interval)"] if rated else []), *(["really on"] if used else [])], rows)
+
+
 def footer(result: dict[str, Any]) -> str:
-    """The machine, its versions and its load."""
+    """The machine, its versions, its power settings and its load."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    power = ", ".join(f"{name} {value}" for name, value in machine.get("power", {}).items())
+    others = machine.get("cores_of_others")
+    beside = "" if others is None else f", other programs on {others} cores meanwhile"
     return (
         f"\n{machine['date']}, commit {machine['commit']}; {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}, {versions}; "
-        f"load {machine['load_average']} at the start; GPU: {machine['gpu']}.\n"
+        f"{power + '; ' if power else ''}load {machine['load_average']} at the start"
+        f"{beside}; GPU: {_gpu(machine['gpu'])}.\n"
     )
+
+
+def _gpu(gpu: Any) -> str:
+    return gpu if isinstance(gpu, str) else ", ".join(f"{key} {value}" for key, value in gpu.items())

@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr_export.cli_deploy import to_tensorrt_command
+from asr_export.cli_tune import tune_command
 from asr_runtime.errors import AsrError, sentence
+
+if TYPE_CHECKING:
+    from asr_export.proofs import Figures
+    from asr_runtime.bundle import Bundle
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -59,6 +65,46 @@ def to_onnx_command(
     for proof in proofs:
         typer.echo(f"proved: {proof}.")
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+app.command("to-tensorrt")(to_tensorrt_command)
+app.command("tune")(tune_command)
+
+
+Language = Annotated[str, typer.Option(help="Language code in the bundle.")]
+Licence = Annotated[str, typer.Option(help="Licence of the model in the bundle.")]
+Origin = Annotated[str, typer.Option("--source", help="Where the model was published, for the bundle.")]
+LanguageModel = Annotated[Path | None, typer.Option("--lm", help="Language model to pack, see `asr-export lm`.")]
+Card = Annotated[Path | None, typer.Option("--card", help="Text file that describes the model, to pack.")]
+
+
+@app.command("import-seed")
+def import_seed_command(
+    weights: Annotated[Path, typer.Argument(help="Published weights, like weights.pth.")],
+    bundle: BundlePath,
+    recurrence: Annotated[str | None, typer.Option(help="How the later GRUs run: time or published.")] = None,
+    name: Annotated[str, typer.Option(help="Name in the bundle.")] = "seed",
+    language: Language = "en",
+    licence: Licence = "not stated",
+    source: Origin = "not stated",
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write published weights of seed-audio-recognition or seed-librispeech as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.packing import Imported
+    from asr_export.importers.seed import import_seed
+
+    imported = Imported(
+        name=name, language=language, licence=licence, source=source, language_model=lm, card=card, force=force
+    )
+    report(bundle, *import_seed(weights, bundle, recurrence, imported))
+
+
+def report(path: Path, bundle: Bundle, proof: Figures) -> None:
+    """Say what was proved and written."""
+    typer.echo(f"proved: {proof}.")
+    typer.echo(f"{path}: {bundle.name}, {sum(file.bytes for file in bundle.files) / 1e6:.1f} MB")
 
 
 @app.command("lm")

@@ -26,7 +26,15 @@ def convolution_attention(
             x = attention(graph, x, hidden, positions, layer, f"encoder.attentions.{i}")
         assert isinstance(block, ConvolutionBlock)
         x = convolution_block(graph, x, mask, block, f"encoder.blocks.{i}")
+        if encoder.condition is not None and i == encoder.intermediate_block:
+            x = condition(graph, x, encoder.intermediate, encoder.condition, "encoder.condition")
     return graph.linear(graph.layer_norm(x, encoder.norm, "encoder.norm"), encoder.output, "logits"), frames
+
+
+def condition(graph: GraphBuilder, x: str, found: nn.Linear, layer: nn.Linear, name: str) -> str:
+    """Linear → softmax → Linear, added to the input: what the intermediate layer found, for the blocks behind it."""
+    probabilities = graph.node("Softmax", graph.linear(x, found, f"{name}.found"), name=f"{name}.softmax", axis=-1)
+    return graph.node("Add", x, graph.linear(probabilities, layer, f"{name}.layer"), name=name)
 
 
 def stem(graph: GraphBuilder, features: str, layer: Stem, name: str) -> str:

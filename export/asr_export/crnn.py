@@ -8,6 +8,7 @@ transposed kernels, so that LayerNorm over bands needs no transposition, and the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,16 @@ from torch import Tensor, nn
 from asr_export.builder import GraphBuilder
 from asr_training.model import CRNNEncoder, RecurrentLayer, ResidualBlock
 
+RecurrentAuthor = Callable[[GraphBuilder, str, str, str, RecurrentLayer, str], str]
 
-def crnn(graph: GraphBuilder, features: str, frames: str, encoder: CRNNEncoder) -> tuple[str, str]:
-    """Features [batch, mels, frames] to logits [batch, frames out, tokens] and the frames of each item."""
+
+def crnn(
+    graph: GraphBuilder, features: str, frames: str, encoder: CRNNEncoder, recurrent: RecurrentAuthor | None = None
+) -> tuple[str, str]:
+    """Features [batch, mels, frames] to logits [batch, frames out, tokens] and the frames of each item.
+
+    `recurrent` writes the nodes of a recurrent layer, by default `recurrent_layer`.
+    """
     activation = encoder.config.activation
     frames = graph.ceil_divide(frames, 2, "frames")
     x = graph.node("Transpose", features, name="encoder.frames_first", perm=[0, 2, 1])
@@ -37,7 +45,7 @@ def crnn(graph: GraphBuilder, features: str, frames: str, encoder: CRNNEncoder) 
     padding = graph.node("Sub", graph.number(1.0), mask, name="encoder.padding")
     for i, layer in enumerate(encoder.layers):
         assert isinstance(layer, RecurrentLayer)
-        x = recurrent_layer(graph, x, mask, padding, layer, f"encoder.layers.{i}")
+        x = (recurrent or recurrent_layer)(graph, x, mask, padding, layer, f"encoder.layers.{i}")
 
     x = graph.node("Transpose", x, name="encoder.batch_major", perm=[1, 0, 2])
     x = graph.activation(graph.linear(x, encoder.hidden, "encoder.hidden"), activation, "encoder.hidden.activation")

@@ -8,7 +8,26 @@ from asr_training.recipe import Features
 
 
 def mel_features(graph: GraphBuilder, waveform: str, lengths: str, front_end: MelSpectrogram) -> tuple[str, str]:
-    """Waveform [batch, samples] and lengths to mel features [batch, mels, frames] and the frames of each item.
+    """Waveform [batch, samples] and lengths to mel features [batch, mels, frames] and the frames of each item."""
+    clean = cleared(graph, waveform, lengths)
+    features = mel_bands(graph, clean, front_end, front_end.config.window // 2)
+    return features, frames_of(graph, lengths, front_end.config.hop)
+
+
+def cleared(graph: GraphBuilder, waveform: str, lengths: str) -> str:
+    """The waveform with silence in place of whatever lies in the padding."""
+    inside = graph.inside(lengths, graph.size(waveform, 1, "samples"), "waveform.inside")
+    return graph.node("Where", inside, waveform, graph.number(0.0), name="waveform.clean")
+
+
+def frames_of(graph: GraphBuilder, lengths: str, hop: int) -> str:
+    """How many frames are centred on samples of an item, its end included: samples // hop + 1."""
+    hops = graph.node("Div", lengths, graph.integers(hop, scalar=True), name="feature_frames.hops")
+    return graph.node("Add", hops, graph.integers(1, scalar=True), name="feature_frames")
+
+
+def mel_bands(graph: GraphBuilder, waveform: str, front_end: MelSpectrogram, silence: int) -> str:
+    """Mel features [batch, mels, frames] of a waveform [batch, samples] with so much silence put at both ends.
 
     The short-time Fourier transform is a convolution with windowed cosines and sines: the fastest of the forms that
     ONNX Runtime, OpenVINO and TensorRT all take with dynamic length. Bins that no mel band uses are left out.
@@ -16,14 +35,10 @@ def mel_features(graph: GraphBuilder, waveform: str, lengths: str, front_end: Me
     config = front_end.config
     used = front_end.filters.any(1)
     bins = int(used.sum())
-    kernels = front_end.kernels[used.repeat(2)]
-
-    inside = graph.inside(lengths, graph.size(waveform, 1, "samples"), "waveform.inside")
-    clean = graph.node("Where", inside, waveform, graph.number(0.0), name="waveform.clean")
-    channel = graph.node("Unsqueeze", clean, graph.integers(1), name="waveform.channel")
-    half = config.window // 2
-    fourier = graph.constant("fourier.kernels", kernels)
-    spectrum = graph.node("Conv", channel, fourier, name="spectrum", strides=[config.hop], pads=[half, half])
+    channel = graph.node("Unsqueeze", waveform, graph.integers(1), name="waveform.channel")
+    fourier = graph.constant("fourier.kernels", front_end.kernels[used.repeat(2)])
+    pads = [silence, silence]
+    spectrum = graph.node("Conv", channel, fourier, name="spectrum", strides=[config.hop], pads=pads)
     squares = graph.node("Mul", spectrum, spectrum, name="spectrum.squares")
     real, imaginary = graph.split(squares, (bins, bins), 1, ("power.real", "power.imaginary"))
     power = graph.node("Add", real, imaginary, name="power")
@@ -31,9 +46,7 @@ def mel_features(graph: GraphBuilder, waveform: str, lengths: str, front_end: Me
     if config.log:
         raised = graph.node("Add", features, graph.number(config.floor), name="mel.raised")
         features = graph.node("Log", raised, name="mel.log")
-
-    hops = graph.node("Div", lengths, graph.integers(config.hop, scalar=True), name="feature_frames.hops")
-    return features, graph.node("Add", hops, graph.integers(1, scalar=True), name="feature_frames")
+    return features
 
 
 def masked(graph: GraphBuilder, features: str, frames: str, config: Features) -> str:

@@ -39,6 +39,13 @@ def author(
     features = graph.compute_in(ARITHMETIC[arithmetic], features, "features.encoded")
     logits, _ = encode(graph, features, feature_frames, model)
     logits = graph.compute_in(np.float32, logits, "logits.precise")
+    return recogniser(graph, logits, tokens, model.config.sample_rate, model.frame_seconds)
+
+
+def recogniser(
+    graph: GraphBuilder, logits: str, tokens: Sequence[str], sample_rate: int, frame_seconds: float
+) -> onnx.ModelProto:
+    """What is collected as a model with a bundle's signature; the frames of each item are the value `frames`."""
     graph.node("LogSoftmax", logits, name="log_probs", axis=-1)
     return graph.finish(
         [
@@ -51,8 +58,8 @@ def author(
         ],
         {
             "tokens": json.dumps(list(tokens), ensure_ascii=False),
-            "sample_rate": str(model.config.sample_rate),
-            "frame_seconds": repr(model.frame_seconds),
+            "sample_rate": str(sample_rate),
+            "frame_seconds": repr(frame_seconds),
         },
     )
 

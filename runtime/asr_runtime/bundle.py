@@ -243,14 +243,14 @@ def update_bundle(
     """Add files to the bundle at `path` and merge keys into its objects; atomic like `write_bundle`.
 
     A bundle has one language model, one lexicon, one card, and one model for each engine, precision and target: a
-    file that would be the second replaces the first with `force`, else BundleError.
+    file that would be the second, or has the name of one, replaces the first with `force`, else BundleError.
     """
     bundle, new = Bundle.load(path), list(files)
-    slots = {_slot(file) for file in new}
-    kept = [file for file in bundle.files if _slot(file) not in slots]
-    if len(kept) < len(bundle.files) and not force:
-        taken = next(file for file in bundle.files if _slot(file) in slots)
-        raise BundleError(f"{path}: there is a {taken.role} already ({taken.path}); force it to be replaced.")
+    slots, names = {_slot(file) for file in new}, {file.path or file.source.name for file in new}
+    taken = [file for file in bundle.files if _slot(file) in slots or file.path in names]
+    if taken and not force:
+        raise BundleError(f"{path}: there is a {taken[0].role} already ({taken[0].path}); force it to be replaced.")
+    kept = [file for file in bundle.files if file not in taken]
     merged = replace(
         bundle,
         decoder={**bundle.decoder, **(decoder or {})},

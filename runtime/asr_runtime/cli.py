@@ -19,7 +19,7 @@ import typer
 import asr_runtime
 from asr_runtime.engines import DEVICES
 from asr_runtime.errors import AsrError
-from asr_runtime.recognizer import BATCH_SIZE, Recognizer, load
+from asr_runtime.recognizer import Recognizer, load
 from asr_runtime.writers import FORMATS
 
 DONE, SOME_FAILED, UNUSABLE, READER_LEFT = 0, 1, 2, 128 + 13  # as a shell counts SIGPIPE
@@ -89,7 +89,9 @@ def run(
     alpha: Annotated[float | None, typer.Option(help="Weight of the language model.")] = None,
     beta: Annotated[float | None, typer.Option(help="Bonus per word.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.", show_default="all")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows that go through the model together.")] = BATCH_SIZE,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Windows that go through the model together.", show_default="the engine's")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what took how long.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on standard error.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,

@@ -26,7 +26,6 @@ from asr_runtime.windows import Windows
 Recording: TypeAlias = "AudioSource | tuple[ArrayLike, int]"
 
 ENGLISH = Path(__file__).parent / "bundles" / "english"
-BATCH_SIZE = 1  # the least processor time for convolutions; recurrent models gain from 8
 BATCH_SECONDS = 120.0  # about 1 MB of memory for each
 
 
@@ -36,7 +35,7 @@ def load(
     *,
     precision: str | None = None,
     threads: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     batch_seconds: float = BATCH_SECONDS,
     greedy: bool = False,
     language_model: bool | str | os.PathLike[str] = True,
@@ -45,7 +44,8 @@ def load(
     """A recognizer for the bundle at `path` (by default the English one of this package) on `device`.
 
     `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
-    of at most 20 s go through the model together, of no more than `batch_seconds` with their padding.
+    of at most 20 s, by default as many as suit the engine, go through the model together, of no more than
+    `batch_seconds` with their padding.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
     Raises BundleError, EngineError or DecoderError.
@@ -55,11 +55,12 @@ def load(
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
     bundle = Bundle.load(ENGLISH if path is None else path)
+    engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
-        engines.choose(bundle, device, precision=precision),
+        engine,
         GreedyDecoder(bundle.tokens, blank=bundle.blank) if greedy else beam_search(bundle, language_model, beam),
-        batch_size=batch_size,
+        batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
     )
@@ -90,7 +91,7 @@ class Recognizer:
         engine: Engine,
         decoder: Decoder,
         *,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = 1,
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
     ) -> None:

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
 
 OURS = ("asr_export", "asr_training", "asr_runtime")
-BROUGHT_BY = {"google": "onnx"}  # google.protobuf
+BROUGHT_BY = {"cuda": "cuda-bindings", "google": "onnx"}  # google.protobuf
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
@@ -58,6 +58,10 @@ def declared(extra: str, python: str) -> set[str]:
 
 def test_the_extra_export_brings_what_is_imported() -> None:
     folder = Path(str(source("asr_export"))).parent
-    foreign = reached({f"asr_export.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__"})
+    files = [file.relative_to(folder.parent).with_suffix("") for file in folder.rglob("*.py")]
+    foreign = reached({".".join(file.parts) for file in files if file.name != "__init__"})
     assert {"torch", "onnx", "numpy", "tqdm", "tomli"} <= foreign  # the search itself finds them
-    assert {BROUGHT_BY.get(name, name) for name in foreign} <= declared("export", "3.10")
+    on_gpus = {BROUGHT_BY[name] for name in ("cuda",)}  # imported where an engine runs, and not else
+    wanted = {BROUGHT_BY.get(name, name) for name in foreign}
+    assert wanted - on_gpus <= declared("export", "3.10")
+    assert on_gpus <= declared("tensorrt", "3.10")

@@ -33,7 +33,14 @@ CRNNS = [
 ]
 CONVOLUTION_ATTENTIONS = [
     dataclasses.replace(SMALL_CONVOLUTION_ATTENTION, **changes)
-    for changes in ({}, {"attention_every": 1, "heads": 4}, {"attention_every": 9}, {"kernel": 9, "expansion": 1})
+    for changes in (
+        {},
+        {"attention_every": 1, "heads": 4},
+        {"attention_every": 9},
+        {"kernel": 9, "expansion": 1},
+        {"conditioned": True},
+        {"phonemes": 40, "conditioned": True},
+    )
 ]
 FEATURES = [
     Features(),

@@ -280,7 +280,7 @@ def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_falls(
 ) -> None:
     run = loop.begin(tiny_recipe(float16=True, ema=0.5), tmp_path, torch.device("cpu"))
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    run.learner.add_gradient(run.train.batch(np.arange(2)), 1e30, last=True)
+    run.learner.add_gradient(run.train.batch(np.arange(2)), 1e30, 0.0, last=True)
     scale = run.learner.scaler.get_scale()
     _, finite = run.learner.update(1e-3)
     assert not finite

@@ -16,6 +16,9 @@ CONFIGS: dict[str, Model] = {
     "convolution and attention": ConvolutionAttention(
         stem=32, width=32, blocks=3, heads=2, kernel=7, attention_every=2
     ),
+    "conditioned on phonemes": ConvolutionAttention(
+        stem=32, width=32, blocks=3, heads=2, kernel=7, phonemes=40, conditioned=True
+    ),
 }
 
 
@@ -57,3 +60,14 @@ def test_intermediate_log_probabilities_exist_in_training_only() -> None:
     features, frames = torch.randn(1, 40, 20), torch.tensor([40])
     assert model.encode(features, frames)[2] is None
     assert model.train().encode(features, frames)[2] is not None
+
+
+def test_the_intermediate_layer_tells_phonemes_apart_and_what_it_finds_counts() -> None:
+    model = make(CONFIGS["conditioned on phonemes"])
+    features, frames = torch.randn(1, 40, 20), torch.tensor([40])
+    before = model.encode(features, frames)[0]
+    with torch.no_grad():
+        model.encoder.intermediate.bias[3] += 5  # type: ignore[index, operator, union-attr]
+    assert (model.encode(features, frames)[0] - before).abs().max() > 1e-3
+    intermediate = model.train().encode(features, frames)[2]
+    assert intermediate is not None and intermediate.shape == (1, 10, 41)

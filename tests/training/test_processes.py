@@ -14,7 +14,6 @@ import torch
 from asr_training import loop
 from asr_training.checkpoint import read_json, read_tensors
 
-
 AUGMENT = "[augment]\nspeed = 0.2\nnoise = 0.5\ntime_masks_per_second = 1.0\n"
 
 

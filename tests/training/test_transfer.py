@@ -92,6 +92,19 @@ def test_another_alphabet_replaces_the_output_layer_and_keeps_what_both_have(
     assert all(torch.equal(earlier.state_dict()[key], model.state_dict()[key]) for key in same)
 
 
+@pytest.mark.parametrize("phonemes", [0, 7])
+def test_a_conditioned_model_takes_another_alphabet_and_as_many_blocks(
+    phonemes: int, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    conditioned = dataclasses.replace(MODELS["convolution-attention"], phonemes=phonemes, conditioned=True)
+    earlier = checkpoint(tmp_path / "c", conditioned)
+    model, _ = begun(recipe_of(tiny_recipe(), conditioned, " bcé"), tmp_path / "c")
+    kept = torch.equal(model.encoder.condition.weight, earlier.encoder.condition.weight) if phonemes else True
+    assert kept and model(WAVEFORMS, LENGTHS)[0].isfinite().all()
+    with pytest.raises(RecipeError, match="blocks is 4"):
+        begun(recipe_of(tiny_recipe(), dataclasses.replace(conditioned, blocks=4)), tmp_path / "c")
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

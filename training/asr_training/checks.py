@@ -10,7 +10,7 @@ import numpy as np
 from asr_runtime.errors import RecipeError
 from asr_training import processes
 from asr_training.corpus import Corpus
-from asr_training.data import Fault, Utterance
+from asr_training.manifest import Fault, Utterance
 from asr_training.recipe import Data
 
 SHOWN = 3  # lines of each kind; the file has them all

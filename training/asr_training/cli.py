@@ -106,6 +106,34 @@ def synthesize_command(
     typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
 
 
+@app.command("pronounce")
+def pronounce_command(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="File for the words and their phonemes.")] = Path("pronunciations.txt"),
+    language: Annotated[str, typer.Option(help="A voice of espeak-ng.")] = "en-us",
+) -> None:
+    """Write the phonemes of all words in manifests, by espeak-ng, for a recipe's [data] pronunciations."""
+    from asr_training.pronounce import pronounce
+
+    typer.echo(f"{pronounce(manifests, out, language)} words in {out}")
+
+
+@app.command("vary")
+def vary_command(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the new recordings and varied.jsonl.")],
+    times: Annotated[int, typer.Option(min=1, help="How many new speakers for each recording.")] = 1,
+    seed: int = 1,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes share the recordings.")] = 1,
+) -> None:
+    """Say recordings again as other speakers (pitch, formants, colour, breath), as training data."""
+    from asr_training.vocoder import vary
+
+    typer.echo(
+        f"{vary(manifest, out, times=times, seed=seed, processes=processes)} recordings in {out / 'varied.jsonl'}"
+    )
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one sentence, not a traceback."""
     try:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_training.data import Fault, Utterance, find_utterances
+from asr_training.data import find_source
 from asr_training.feature_store import SILENT_PEAK, Noticed, store_features
+from asr_training.manifest import Fault, Utterance
 from asr_training.recipe import Data, Features, Source, Training
-from asr_training.text import Alphabet, required_frames
+from asr_training.text import Alphabet, Pronunciations, required_frames
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Batch:
     frames: Tensor
     labels: Tensor
     label_counts: Tensor
+    phonemes: Tensor | None  # labels of the texts' phonemes, where there are pronunciations, and their counts
+    phoneme_counts: Tensor | None
     seconds: float  # of audio, without the padding
 
 
@@ -45,13 +48,15 @@ class Corpus:
         self.faults: list[Fault] = []
         repeats: list[int] = []
         for source in sources:
-            found = find_utterances(source, data, self.alphabet)
+            found = find_source(source, data, self.alphabet)
             self.faults += [item for item in found if isinstance(item, Fault)]
             self.utterances += [item for item in found if isinstance(item, Utterance)]
             repeats += [source.repeat] * (len(self.utterances) - len(repeats))
         self.repeats = np.array(repeats, np.int64)
         self.store = store_features(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
+        self.pronunciations = Pronunciations(Path(data.pronunciations)) if data.pronunciations else None
+        self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
         self.fewest_frames = np.array([required_frames(labels) for labels in self.labels], np.int64)
         self.frame_rate = features.sample_rate / features.hop  # feature frames a second
         unusable = [fault_of(*pair) for pair in zip(self.utterances, self.store.noticed, strict=True)]
@@ -63,6 +68,7 @@ class Corpus:
         rows = np.flatnonzero(wanted)
         self.utterances = [self.utterances[row] for row in rows]
         self.labels = [self.labels[row] for row in rows]
+        self.phonemes = [self.phonemes[row] for row in rows] if self.phonemes is not None else None
         self.repeats, self.fewest_frames = self.repeats[rows], self.fewest_frames[rows]
         self.store = self.store.chosen(rows)
 
@@ -85,7 +91,16 @@ class Corpus:
         counts = torch.tensor([len(item) for item in labels])
         seconds = float(frames.sum()) / self.frame_rate
         flat = torch.from_numpy(np.concatenate(labels))
-        return Batch(torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, seconds)
+        return Batch(
+            torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, *self.phonemes_of(indices), seconds
+        )
+
+    def phonemes_of(self, indices: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+        """Labels of the phonemes of some utterances, one behind the other, and their counts, if they are known."""
+        if self.phonemes is None:
+            return None, None
+        labels = [self.phonemes[index] for index in indices]
+        return torch.from_numpy(np.concatenate(labels)), torch.tensor([len(item) for item in labels])
 
     def fits(self, stride: int) -> np.ndarray:
         """Which utterances have frames enough for their text, one of `stride` feature frames each; bool."""

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from asr_runtime.audio import read_audio
 from asr_runtime.errors import AudioError, RecipeError
-from asr_training.data import Utterance
 from asr_training.features import MelSpectrogram
+from asr_training.manifest import Utterance
 from asr_training.recipe import Features
 
 SILENT_PEAK = 1e-3  # of full scale: -60 dB

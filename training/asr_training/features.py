@@ -57,12 +57,16 @@ class MelSpectrogram(nn.Module):
         """Return the features and how many frames each item has (samples // hop + 1)."""
         waveform = waveform * time_mask(lengths, waveform.shape[1])
         half = self.config.window // 2
-        spectrum = F.conv1d(waveform[:, None], self.kernels, stride=self.config.hop, padding=half)
+        return self.bands(F.pad(waveform, (half, half))), lengths // self.config.hop + 1
+
+    def bands(self, waveform: Tensor) -> Tensor:
+        """Mel features [batch, frames, mels] of the windows that lie wholly in waveforms [batch, samples]."""
+        spectrum = F.conv1d(waveform[:, None], self.kernels, stride=self.config.hop)
         real, imaginary = spectrum.chunk(2, dim=1)
         features = (real.square() + imaginary.square()).transpose(1, 2) @ self.filters
         if self.config.log:
             features = torch.log(features + self.config.floor)
-        return features, lengths // self.config.hop + 1
+        return features
 
 
 def normalise(features: Tensor, frames: Tensor) -> Tensor:

@@ -20,26 +20,41 @@ from asr_training.recipe import Training
 class Objective(nn.Module):
     """The loss of a model on a batch: CTC, and a second CTC at the intermediate layer if so configured."""
 
-    def __init__(self, model: AcousticModel, config: Training, blank: int) -> None:
+    def __init__(self, model: AcousticModel, config: Training) -> None:
         super().__init__()
-        self.model, self.config, self.blank = model, config, blank
+        self.model, self.config = model, config
 
-    def forward(self, features: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the CTC loss, detached, and what is fitted; both summed over the batch, in natural log."""
+    def forward(
+        self,
+        features: Tensor,
+        frames: Tensor,
+        labels: Tensor,
+        counts: Tensor,
+        phonemes: Tensor | None,
+        phoneme_counts: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the CTC loss, detached, and what is fitted of it and of the intermediate layer, if that is fitted.
+
+        All are summed over the batch, in natural log.
+        """
         config = self.config
         dtype = torch.float16 if config.float16 else torch.bfloat16
         with torch.autocast(features.device.type, dtype, enabled=config.float16 or config.bfloat16):
             log_probs, frames, intermediate = self.model.encode(features, frames)
-        loss = ctc_loss(log_probs, frames, labels, counts, self.blank)
+        loss = ctc_loss(log_probs, frames, labels, counts)
         weight = config.intermediate_weight
         if intermediate is None or not weight:
-            return loss.detach(), loss
-        second = ctc_loss(intermediate, frames, labels, counts, self.blank)
-        return loss.detach(), (1 - weight) * loss + weight * second
+            return loss.detach(), loss, None
+        if phonemes is None or phoneme_counts is None:
+            second = ctc_loss(intermediate, frames, labels, counts)
+        else:
+            second = ctc_loss(intermediate, frames, phonemes, phoneme_counts)
+        return loss.detach(), (1 - weight) * loss, weight * second
 
 
-def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor, blank: int) -> Tensor:
-    """Negative log-likelihood of the texts of a batch together (Graves et al. 2006)."""
+def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Negative log-likelihood of the texts of a batch together (Graves et al. 2006); the blank is the last token."""
+    blank = log_probs.shape[2] - 1
     return F.ctc_loss(log_probs.transpose(0, 1), labels, frames, counts, blank, reduction="sum", zero_infinity=True)
 
 
@@ -64,11 +79,13 @@ def moving_average(model: AcousticModel, decay: float) -> AveragedModel:
 class Learner:
     """A model that is fitted; `averaged` is the one to validate and to keep."""
 
-    def __init__(self, model: AcousticModel, config: Training, blank: int, device: torch.device) -> None:
-        if isinstance(model.encoder, ConvolutionAttentionEncoder) and not config.intermediate_weight:
-            model.encoder.intermediate.requires_grad_(False)  # DistributedDataParallel waits for every gradient
+    def __init__(self, model: AcousticModel, config: Training, device: torch.device) -> None:
+        encoder = model.encoder
+        if isinstance(encoder, ConvolutionAttentionEncoder) and not encoder.config.conditioned:
+            # A layer that nothing depends on is no parameter: DistributedDataParallel waits for every gradient.
+            encoder.intermediate.requires_grad_(config.intermediate_weight > 0)
         self.model, self.config, self.device = model, config, device
-        self.objective: nn.Module = Objective(model, config, blank)
+        self.objective: nn.Module = Objective(model, config)
         if processes.count() > 1:
             devices = [device] if device.type == "cuda" else None
             self.objective = DistributedDataParallel(self.objective, devices, broadcast_buffers=False)
@@ -84,19 +101,22 @@ class Learner:
         assert isinstance(self.average.module, AcousticModel)  # it is a copy of the model
         return self.average.module
 
-    def add_gradient(self, batch: Batch, weight: float, last: bool) -> float:
+    def add_gradient(self, batch: Batch, weight: float, phoneme_weight: float, last: bool) -> float:
         """Add the gradient of a batch's loss times `weight`; after the last one the processes exchange theirs.
 
-        Returns the weighted loss.
+        `phoneme_weight` is that of an intermediate layer which has labels of its own. Returns the weighted loss.
         """
         self.objective.train()
-        inputs = (batch.features, batch.frames, batch.labels, batch.label_counts)
+        inputs = (batch.features, batch.frames, batch.labels, batch.label_counts, batch.phonemes, batch.phoneme_counts)
         with contextlib.ExitStack() as stack:
             if isinstance(self.objective, DistributedDataParallel) and not last:
                 stack.enter_context(self.objective.no_sync())
-            loss, fitted = self.objective(*(x.to(self.device) for x in inputs))
+            loss, fitted, second = self.objective(*(None if x is None else x.to(self.device) for x in inputs))
+            fitted = fitted * weight
+            if second is not None:
+                fitted = fitted + second * (weight if batch.phonemes is None else phoneme_weight)
             # DistributedDataParallel takes the mean over the processes, and the sum is wanted.
-            self.scaler.scale(fitted * (weight * processes.count())).backward()
+            self.scaler.scale(fitted * processes.count()).backward()
         return float(loss) * weight
 
     def update(self, rate: float) -> tuple[float, bool]:

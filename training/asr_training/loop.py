@@ -113,10 +113,12 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
         torch.set_num_threads(training.threads)
     with processes.one_after_the_first():
         train = Corpus(recipe.data.train, recipe.data, recipe.features, folder / "features")
-        validation = Corpus(recipe.data.validation, recipe.data, recipe.features, folder / "features")
+        known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
+        validation = Corpus(recipe.data.validation, known, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     doubts = check_data(train, validation, recipe.data, model.stride, folder / "data.txt", skip_bad)
-    learner = Learner(model, training, train.alphabet.blank, device)
+    learner = Learner(model, training, device)
+    refuse_other_phonemes(train, recipe)
     parts = training.accumulate * processes.count()
     steps = len(train.training_order(recipe.data, training, model.stride, 0, parts))
     if not steps:
@@ -133,6 +135,16 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
         run.origin = start_from(model, recipe, start)
         learner.start_average()
     return run
+
+
+def refuse_other_phonemes(train: Corpus, recipe: Recipe) -> None:
+    """Refuse a model whose intermediate layer has not as many outputs as there are phonemes."""
+    found = len(train.pronunciations.phonemes) if train.pronunciations else 0
+    wanted = getattr(recipe.model, "phonemes", 0)
+    if found != wanted:
+        raise RecipeError(
+            f"[model]: phonemes is {wanted}, but the pronunciations of [data] have {found}; set phonemes to {found}"
+        )
 
 
 def opening(run: Run) -> str:
@@ -214,10 +226,12 @@ def part_of_step(run: Run, indices: np.ndarray, part: int, last: bool) -> tuple[
     # The processes wait for each other's gradients: one that is left without an utterance takes another's for naught.
     taken = indices[part::parts]
     batch = run.train.batch(taken if len(taken) else indices[:1], change)
+    whole = 1.0 if len(taken) else 0.0
     characters = sum(len(run.train.labels[index]) for index in indices)
+    phonemes = sum(len(run.train.phonemes[index]) for index in indices) if run.train.phonemes else 0
     torch.manual_seed(int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0] >> 1))
-    loss = run.learner.add_gradient(batch, 1 / characters if len(taken) else 0.0, last)
-    return loss, batch.seconds if len(taken) else 0.0
+    loss = run.learner.add_gradient(batch, whole / characters, whole / max(1, phonemes), last)
+    return loss, whole * batch.seconds
 
 
 def validate(run: Run, tensorboard: SummaryWriter | None) -> None:

@@ -167,7 +167,11 @@ class ConvolutionBlock(nn.Module):
 
 
 class ConvolutionAttentionEncoder(nn.Module):
-    """Convolution blocks at a quarter of the feature rate, attention before every n-th of them."""
+    """Convolution blocks at a quarter of the feature rate, attention before every n-th of them.
+
+    An intermediate layer is trained with a loss of its own, on characters or phonemes; if the model is conditioned, its
+    probabilities go into the blocks behind it (Nozaki and Komatsu 2021, arXiv 2104.02724).
+    """
 
     stride = 4
 
@@ -181,7 +185,14 @@ class ConvolutionAttentionEncoder(nn.Module):
         self.blocks = nn.ModuleList(ConvolutionBlock(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.width)
         self.output = nn.Linear(config.width, tokens)
-        self.intermediate = nn.Linear(config.width, tokens)  # in training only
+        found = config.phonemes + 1 if config.phonemes else tokens
+        self.intermediate = nn.Linear(config.width, found)  # in training only, unless conditioned
+        self.condition = nn.Linear(found, config.width) if config.conditioned else None
+
+    @property
+    def intermediate_block(self) -> int:
+        """The block behind which the intermediate layer stands, at two thirds of them; -1 where there are too few."""
+        return len(self.blocks) * 2 // 3 - 1
 
     def positions(self, frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary positions, each [frames, head size / 2]."""
@@ -200,9 +211,11 @@ class ConvolutionAttentionEncoder(nn.Module):
             if str(i) in self.attentions:
                 x = x + self.attentions[str(i)](x, mask, positions)
             x = block(x, mask)
-            if self.training and i == len(self.blocks) * 2 // 3 - 1:
+            if i == self.intermediate_block and (self.training or self.condition is not None):
                 intermediate = self.intermediate(x)
-        return self.output(self.norm(x)), frames, intermediate
+                if self.condition is not None:
+                    x = x + self.condition(intermediate.softmax(-1).to(x.dtype))
+        return self.output(self.norm(x)), frames, intermediate if self.training else None
 
 
 def make_encoder(config: Model, mels: int, tokens: int) -> nn.Module:

@@ -41,6 +41,7 @@ class Data:
     train: tuple[Source, ...]
     validation: tuple[Source, ...]
     alphabet: str = ALPHABET  # one token a character; the blank is added behind them
+    pronunciations: str = ""  # a file of words, tabs and phonemes: what the intermediate layer learns
     lower_case: bool = True
     longest_seconds: float = 17.0  # longer recordings are left out of training
 
@@ -88,6 +89,8 @@ class ConvolutionAttention:
     heads: int = 4
     attention_every: int = 3
     dropout: float = 0.1
+    phonemes: int = 0  # what the intermediate layer tells apart, besides the blank; 0: the alphabet's characters
+    conditioned: bool = False  # what the intermediate layer found goes into the blocks behind it
 
 
 ARCHITECTURES = {"crnn": CRNN, "convolution-attention": ConvolutionAttention}
@@ -214,6 +217,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "heads": (1, 256),
         "attention_every": (1, 256),
         "dropout": (0, 0.95),
+        "phonemes": (0, 10_000),
     },
     Augment: {
         "speed": (0, 1),

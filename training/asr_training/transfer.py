@@ -31,7 +31,8 @@ def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, 
     refuse_other_model(earlier, recipe, folder)
     weights = earlier.model.state_dict()
     fresh = model.state_dict()
-    replaced = replace_output_layers(weights, fresh, earlier.alphabet, Alphabet(recipe.data.alphabet))
+    layers = OUTPUT_LAYERS[: 1 if getattr(recipe.model, "phonemes", 0) else 2]
+    replaced = replace_output_layers(layers, weights, fresh, earlier.alphabet, Alphabet(recipe.data.alphabet))
     model.load_state_dict(fresh | weights)
     deepened = clear_new_blocks(model, earlier.architecture.blocks)
     return {
@@ -78,13 +79,19 @@ def refuse_other_model(earlier: Checkpoint, recipe: Recipe, folder: Path) -> Non
 
 
 def shape(model: Model) -> dict[str, Any]:
-    """What must be the same in a model to take another's weights; the architecture comes first."""
+    """What must be the same in a model to take another's weights; the architecture comes first.
+
+    A conditioned model keeps its blocks, too: more of them would move the layer that it is conditioned on.
+    """
     values = dataclasses.asdict(model)
-    return {key: value for key, value in values.items() if key not in ("blocks", "dropout")}
+    free = ("dropout",) if values.get("conditioned") else ("blocks", "dropout")
+    return {key: value for key, value in values.items() if key not in free}
 
 
-def replace_output_layers(weights: dict[str, Tensor], fresh: dict[str, Tensor], before: Alphabet, now: Alphabet) -> str:
-    """Give the output layers in `weights` the rows of the alphabet `now`; those of new characters come from `fresh`.
+def replace_output_layers(
+    layers: tuple[str, ...], weights: dict[str, Tensor], fresh: dict[str, Tensor], before: Alphabet, now: Alphabet
+) -> str:
+    """Give the output `layers` in `weights` the rows of the alphabet `now`; those of new characters come from `fresh`.
 
     Returns what was done in words, or "" where the alphabet is the same.
     """
@@ -93,11 +100,13 @@ def replace_output_layers(weights: dict[str, Tensor], fresh: dict[str, Tensor], 
     kept = [token for token in now.tokens if token in before.tokens]
     rows = torch.tensor([now.tokens.index(token) for token in kept])
     earlier_rows = torch.tensor([before.tokens.index(token) for token in kept])
-    for name in (f"{layer}.{part}" for layer in OUTPUT_LAYERS for part in ("weight", "bias")):
+    for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
         if name in fresh:
             layer = fresh[name].clone()
             layer[rows] = weights[name][earlier_rows].to(layer.device)
             weights[name] = layer
+    if len(layers) > 1:  # what is made of the intermediate layer's characters is learnt anew
+        weights.update({name: value for name, value in fresh.items() if name.startswith("encoder.condition.")})
     new = "".join(character for character in now.characters if character not in before.characters)
     return (
         f"the output layer is replaced for the alphabet {now.characters!r}: {len(kept)} of its {len(now.tokens)} tokens"

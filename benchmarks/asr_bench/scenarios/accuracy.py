@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
-import jiwer
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
-from asr_bench.manifest import Utterance, normalise
+from asr_bench.manifest import Normaliser, Utterance, normalise
 from asr_runtime.errors import AsrError
 from asr_runtime.recognizer import Recognizer
 from asr_runtime.transcript import Transcript
+from asr_training.text import rate_interval
 
-RESAMPLES = 10_000
-RESAMPLES_AT_ONCE = 100
 BINS = 10
 
 
 @dataclass(frozen=True)
 class Errors:
-    """One utterance's errors and lengths, in words and characters; `words` are (confidence, right) of each word."""
+    """One utterance's errors and lengths, in words and characters.
+
+    `alignment` pairs the words of reference and text, None where one has none; `confidences` has for each word of the
+    text how sure the recogniser is, and whether it is right.
+    """
 
     utterance: Utterance
     text: str
@@ -30,6 +34,7 @@ class Errors:
     words: int
     character_errors: int
     characters: int
+    alignment: tuple[tuple[str | None, str | None], ...]
     confidences: tuple[tuple[float, bool], ...]
 
     def row(self) -> dict[str, Any]:
@@ -43,40 +48,57 @@ class Errors:
             "words": self.words,
             "character_errors": self.character_errors,
             "characters": self.characters,
+            "alignment": self.alignment,
         }
 
 
-def recognise(recognizer: Recognizer, utterances: Sequence[Utterance]) -> Iterator[Errors]:
+def recognise(
+    recognizer: Recognizer, utterances: Sequence[Utterance], normaliser: Normaliser = normalise
+) -> Iterator[Errors]:
     """The errors of each utterance; a recording that cannot be read ends the measurement with its AsrError."""
     results = recognizer.results(utterance.audio for utterance in utterances)
     for utterance, result in zip(utterances, results, strict=True):
         if isinstance(result, AsrError):
             raise result
-        yield count_errors(utterance, result)
+        yield count_errors(utterance, result, normaliser)
 
 
-def count_errors(utterance: Utterance, transcript: Transcript) -> Errors:
+def count_errors(utterance: Utterance, transcript: Transcript, normaliser: Normaliser = normalise) -> Errors:
     """Compare a transcript with what was said, by words and by characters."""
-    text = normalise(transcript.text)
-    words = jiwer.process_words([utterance.text], [text])
-    characters = jiwer.process_characters([utterance.text], [text])
-    right = {
-        index
-        for chunk in words.alignments[0]
-        if chunk.type == "equal"
-        for index in range(chunk.hyp_start_idx, chunk.hyp_end_idx)
-    }
-    # Normalising changes the count of words only for alphabets beyond this measure; then none are paired.
-    same = len(text.split()) == len(transcript.words)
+    errors = compare(utterance, normaliser(transcript.text))
+    right = [said == heard for said, heard in errors.alignment if heard is not None]
+    # A normaliser may make two words of one, or another number of words of "42"; then none are paired.
+    if len(right) != len(transcript.words):
+        return errors
+    pairs = zip(transcript.words, right, strict=True)
+    return replace(errors, confidences=tuple((word.confidence, same) for word, same in pairs))
+
+
+def compare(utterance: Utterance, text: str) -> Errors:
+    """What is wrong in a normalised text."""
+    alignment = tuple(align(utterance.text.split(), text.split()))
     return Errors(
         utterance,
         text,
-        words.substitutions + words.deletions + words.insertions,
-        len(utterance.text.split()),
-        characters.substitutions + characters.deletions + characters.insertions,
-        len(utterance.text),
-        tuple((word.confidence, index in right) for index, word in enumerate(transcript.words)) if same else (),
+        word_errors=sum(said != heard for said, heard in alignment),
+        words=len(utterance.text.split()),
+        character_errors=Levenshtein.distance(utterance.text, text),
+        characters=len(utterance.text),
+        alignment=alignment,
+        confidences=(),
     )
+
+
+def align(said: Sequence[str], heard: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """Pair two texts' words with the fewest errors (Levenshtein 1966)."""
+    for step in Levenshtein.opcodes(said, heard):
+        words, others = said[step.src_start : step.src_end], heard[step.dest_start : step.dest_end]
+        yield from zip_longest(words, others)
+
+
+def text_rates(utterances: Sequence[Utterance], texts: Sequence[str]) -> dict[str, Any]:
+    """Error rates of texts as a recogniser gave them."""
+    return rate([compare(each, normalise(text)) for each, text in zip(utterances, texts, strict=True)])
 
 
 def summary(errors: Sequence[Errors]) -> dict[str, Any]:
@@ -108,15 +130,7 @@ def _percent(counts: NDArray[np.int64]) -> float:
 
 
 def _interval(counts: NDArray[np.int64]) -> list[float]:
-    """95 % of rates when the utterances are drawn again with replacement (Bisani and Ney 2004)."""
-    random = np.random.default_rng(0)
-    rates = []
-    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
-        # How often each utterance is drawn, [resamples, utterances].
-        drawn = random.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES_AT_ONCE)
-        wrong, of = (drawn @ counts).T
-        rates.append(100 * wrong / np.maximum(1, of))
-    return [round(float(value), 2) for value in np.quantile(np.concatenate(rates), [0.025, 0.975])]
+    return [round(100 * bound, 2) for bound in rate_interval(counts[:, 0], counts[:, 1])]
 
 
 def reliability(pairs: Sequence[tuple[float, bool]]) -> dict[str, Any]:

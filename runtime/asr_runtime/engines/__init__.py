@@ -23,6 +23,10 @@ class Engine(Protocol):
         """The device that really computes: cpu, cuda or tensorrt."""
 
     @property
+    def batch_size(self) -> int:
+        """How many windows of audio go through it together best."""
+
+    @property
     def description(self) -> str:
         """Engine, version and setting for people, like `ONNX Runtime 1.32.0, fp32`."""
 
@@ -39,17 +43,31 @@ def choose(bundle: Bundle, device: str = "auto", *, precision: str | None = None
     """The engine for `device` (auto, cpu, cuda or tensorrt); raises EngineError where that device cannot be had."""
     if device not in DEVICES:
         raise EngineError(f"device {device!r} is not known; give one of {', '.join(DEVICES)}.")
-    if device in ("cuda", "tensorrt"):
-        raise EngineError(f"device {device} cannot be had: {_missing(bundle, device)}; use --device cpu.")
+    try:
+        return _engine(bundle, device, precision)
+    except EngineError as error:
+        if device in ("auto", "cpu"):
+            raise
+        raise EngineError(f"device {device} cannot be had: {error}") from error
+
+
+def _engine(bundle: Bundle, device: str, precision: str | None) -> Engine:
+    if device == "tensorrt":
+        from asr_runtime.engines.tensorrt import TensorRTEngine
+
+        return TensorRTEngine(bundle, precision=precision)
+    if device == "cuda":
+        from asr_runtime.engines.cuda import CudaEngine
+
+        return CudaEngine(bundle, precision=precision)
     from asr_runtime.engines.onnx import OnnxEngine
 
     return OnnxEngine(bundle, precision=precision)
 
 
-def _missing(bundle: Bundle, device: str) -> str:
-    if device == "tensorrt" and not bundle.find("model", engine="tensorrt"):
-        return f"the bundle {bundle.name} has no TensorRT engine"
-    return f"asr-deploy has no {device} engine yet"
+def whole_seconds(samples: int, rate: int) -> int:
+    """`samples` rounded up to whole seconds: GPUs prepare for each new length, so there should be few."""
+    return -(-samples // rate) * rate
 
 
 def usable_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ class OnnxEngine:
     """
 
     device = "cpu"
+    batch_size = 1  # the least processor time for convolutions; recurrent models gain from 8
 
     def __init__(self, bundle: Bundle, *, precision: str | None = None) -> None:
         file = onnx_model(bundle, precision, half=False)
         self._tokens = len(bundle.tokens)
-        self._session, version = _session(bundle.path(file), half=file.precision == "fp16")
-        _check_signature(self._session, bundle)
-        _check_metadata(self._session, bundle)
-        self.description = f"ONNX Runtime {version}, {file.precision}"
+        self._session, onnxruntime = new_session(bundle.path(file), file.precision == "fp16", ["CPUExecutionProvider"])
+        check_model(self._session, bundle)
+        self.description = f"ONNX Runtime {onnxruntime.__version__}, {file.precision}"
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """See `Engine.log_probs`."""
@@ -93,27 +94,39 @@ def unpad(
     return results
 
 
-def _session(model: Path, half: bool) -> tuple[Any, str]:
+def new_session(
+    model: Path, half: bool, providers: Sequence[Any], prepare: Callable[[Any], None] = lambda onnxruntime: None
+) -> tuple[Any, Any]:
+    """A session for `model`, which computes in float16 if `half`, and the module onnxruntime, `prepare`d first.
+
+    Raises EngineError.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
         fault = "is not installed" if absent else "cannot be imported"
         raise EngineError(f"ONNX Runtime {fault} ({error}); run `pip install asr-deploy[cpu]`.") from error
+    prepare(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    skipped = CRASHES_ON_HALF if half else None
     try:
         session = onnxruntime.InferenceSession(
-            str(model),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=CRASHES_ON_HALF if half else None,
+            str(model), options, providers=list(providers), disabled_optimizers=skipped
         )
     except Exception as error:  # see above
         raise EngineError(f"{model.name}: ONNX Runtime cannot load this model ({_first_line(error)}).") from error
-    return session, onnxruntime.__version__
+    return session, onnxruntime
+
+
+def check_model(session: Any, bundle: Bundle) -> None:
+    """Raise EngineError or BundleError unless a session has the signature and metadata that go with `bundle`."""
+    _check_signature(session, bundle)
+    _check_metadata(session, bundle)
 
 
 def _check_signature(session: Any, bundle: Bundle) -> None:

@@ -1,0 +1,254 @@
+"""The scenarios of speed on a bundle that hears tones: every figure is there, adds up, and says what it is of."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from time import perf_counter, sleep
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_bench import gpu
+from asr_bench.machine import Meanwhile, machine
+from asr_bench.measure import run_child, run_process
+from asr_bench.results import METRICS
+from asr_bench.scenarios.cold_start import drop_from_cache
+from asr_bench.scenarios.memory import join
+from asr_bench.scenarios.server import INSIDE, search, serve
+from asr_runtime.errors import AsrError
+
+Bench = Callable[..., CompletedProcess[str]]
+
+
+def seconds_of(manifest: Path) -> float:
+    return sum(len(soundfile.read(path)[0]) for path in manifest.parent.glob("*.flac")) / 16000
+
+
+def result(done: CompletedProcess[str], path: Path) -> dict:
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == path.with_suffix(".md").read_text()
+    assert all(line.startswith("asr-bench: ") for line in done.stderr.splitlines())
+    found = json.loads(path.read_text())
+    for point in found["points"]:
+        assert point["rounds"].keys() <= METRICS.keys()
+        assert {len(values) for values in point["rounds"].values()} == {found["rounds"]}
+    return found
+
+
+def test_throughput(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
+    results = manifest.parent / "results"
+    options = ["--threads", 1, "--batch-size", 1, "--batch-size", 3, "--rounds", 2, "--greedy", "--peer", "asr_runtime"]
+    done = bench("throughput", tone_bundle, manifest, *options, "--output", results)
+    found = result(done, results / "throughput.json")
+    assert [(point["key"]["threads"], point["key"]["batch_size"]) for point in found["points"]] == [(1, 1), (1, 3)]
+    assert found["audio_seconds"] == pytest.approx(seconds_of(manifest), abs=0.1)
+    assert found["options"] == {"greedy": True}
+    for point in found["points"]:
+        figures = point["rounds"]
+        for wall, factor in zip(figures["wall_seconds"], figures["real_time_factor"], strict=True):
+            assert factor == pytest.approx(wall / seconds_of(manifest), rel=0.01)
+        assert min(figures["peak_mb"]) > 20
+        assert (point["rates"]["wer"], point["rates"]["words"]) == (14.29, 7)
+        assert point["device_used"].startswith("cpu (ONNX Runtime")
+    assert "GPU: not measured" in done.stdout or found["machine"]["gpu"] != "not measured"
+
+
+def test_latency_of_one_stream_and_of_a_server(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
+    results = manifest.parent / "results"
+    options = ["--rounds", 1, "--greedy", "--peer", "asr_runtime", "--requests", 20, "--workers", 2, "--bound", 5]
+    done = bench("latency", tone_bundle, manifest, *options, "--output", results)
+    points = result(done, results / "latency.json")["points"]
+    single = [point for point in points if "pass" in point["key"]]
+    assert [(point["key"]["audio"], point["key"]["pass"]) for point in single] == [
+        ("0–3 s", "new shape"),
+        ("0–3 s", "warm"),
+    ]
+    assert [point["recordings"] for point in single] == [3, 3]
+    for point in single:
+        p50, p90, p99 = (point["rounds"][f"p{name}_ms"][0] for name in (50, 90, 99))
+        assert 0 < p50 <= p90 <= p99
+    (served,) = [point for point in points if "bound_s" in point["key"]]
+    assert served["key"]["threads"] == 2
+    tries = {each["rate"]: each["inside"] for each in served["tries"]}
+    assert served["rounds"]["rate"][0] in [pytest.approx(rate, rel=1e-3) for rate in tries if tries[rate] >= INSIDE]
+
+
+def test_cold_start(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
+    results = manifest.parent / "results"
+    done = bench("cold-start", tone_bundle, manifest, "--rounds", 1, "--greedy", "--output", results)
+    kept, dropped = result(done, results / "cold-start.json")["points"]
+    assert (kept["key"]["bundle"], dropped["key"]["bundle"]) == ("in memory", "on the disk")
+    figures = {name: values[0] for name, values in kept["rounds"].items()}
+    assert figures["wall_seconds"] > figures["interpreter_seconds"] > 0
+    assert figures["import_seconds"] > 0 < figures["load_seconds"]
+    assert figures["peak_mb"] > 20
+
+
+def test_memory(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
+    results = manifest.parent / "results"
+    done = bench("memory", tone_bundle, manifest, "--seconds", "2,30", "--greedy", "--output", results)
+    points = result(done, results / "memory.json")["points"]
+    assert [point["key"]["audio_seconds"] for point in points] == [2, 30]
+    for point in points:
+        assert point["rounds"]["peak_mb"][0] >= point["rounds"]["loaded_mb"][0] > 20
+
+
+def test_pocketsphinx_and_torch_beside(
+    bench: Bench, checkpoint_bundle: tuple[Path, Path], tiny_manifest: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pocketsphinx")
+    bundle, checkpoint = checkpoint_bundle
+    options = ["--threads", 1, "--batch-size", 2, "--rounds", 1, "--greedy", "--files", 2, "--output", tmp_path]
+    done = bench(
+        "throughput", bundle, tiny_manifest, *options, "--peer", "pocketsphinx", "--peer", f"torch={checkpoint}"
+    )
+    points = result(done, tmp_path / "throughput.json")["points"]
+    assert [point["key"]["system"] for point in points] == ["asr_runtime", "pocketsphinx", "torch"]
+    assert [point["key"]["batch_size"] for point in points] == [2, 1, 2]  # pocketsphinx knows no batches
+    assert points[0]["rates"] == points[2]["rates"]  # the same weights hear the same
+    assert points[1]["device_used"].startswith("cpu (pocketsphinx")
+    assert "eager" in points[2]["device_used"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--peer", "hal"], "got the peer 'hal'; wanted one of asr_runtime, torch"),
+        (["--peer", "torch"], "got 'torch'; wanted torch=CHECKPOINT"),
+        (["--peer", "torch=absent"], "got 'torch=absent'; wanted torch=CHECKPOINT"),
+        (["--device", "abacus"], "device 'abacus' is not known"),
+        (["--precision", "int3"], "has no ONNX model in int3"),
+    ],
+)
+def test_one_sentence_where_it_cannot_measure(
+    bench: Bench, tone_bundle: Path, manifest: Path, options: list[str], said: str
+) -> None:
+    done = bench("throughput", tone_bundle, manifest, "--peer", "asr_runtime", *options, cwd=manifest.parent)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_greedy_and_a_beam_do_not_go_together(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
+    done = bench("memory", tone_bundle, manifest, "--greedy", "--beam-size", 5, cwd=manifest.parent)
+    assert done.returncode == 2
+    assert "greedy decoding has no beam" in " ".join(done.stderr.split())
+
+
+# --- the instruments ----------------------------------------------------------------------------------------------
+
+
+def test_a_process_is_counted_alone() -> None:
+    here = np.ones(40_000_000)  # 320 MB in this process must not be counted in that one
+    small = run_process(["-S", "-c", "print('hello')"])
+    large = run_process(["-S", "-c", "x = bytearray(200_000_000)"])
+    busy = run_process(["-S", "-c", "for _ in range(3_000_000): pass"])
+    assert small.output.strip() == "hello"
+    assert small.peak_mb < 60 < 200 < large.peak_mb < 260
+    assert 0 < small.cpu < busy.cpu <= busy.wall * 1.5
+    assert len(here)
+
+
+def test_standard_input_reaches_the_process() -> None:
+    assert run_process(["-c", "print(input() + '!')"], "given").output.strip() == "given!"
+
+
+def test_a_process_that_fails_is_an_error() -> None:
+    with pytest.raises(AsrError, match="ended with code 3"):
+        run_process(["-c", "import sys; sys.exit(3)"])
+
+
+def test_what_a_library_prints_does_not_spoil_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noisy.py").write_text(
+        "import os\n"
+        "from asr_bench.measure import answer_request\n"
+        "def answer(request):\n"
+        "    print('noise'); os.system('echo more noise')\n"
+        "    return {'twice': 2 * request['number']}\n"
+        "answer_request(answer)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run_child("noisy", {"number": 4})[0] == {"twice": 8}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/stat")
+def test_what_others_do_meanwhile_is_told_apart() -> None:
+    watch = Meanwhile()
+    end = perf_counter() + 0.5
+    while perf_counter() < end:  # own work does not count
+        pass
+    cores = watch.cores()
+    assert cores is not None
+    assert 0 <= cores <= (os.cpu_count() or 1)
+
+
+def test_the_machine_is_described() -> None:
+    found = machine()
+    assert found["cores"] >= 1
+    assert found["power"]
+    assert found["versions"]["numpy"] == np.__version__
+    json.dumps(found)
+
+
+def test_without_a_gpu_nothing_is_measured() -> None:
+    if gpu.describe() != gpu.NOT_MEASURED:
+        pytest.skip("there is a GPU")
+    with gpu.watched() as figures:
+        pass
+    assert figures == {}
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_watched() -> None:
+    if gpu.describe() == gpu.NOT_MEASURED:
+        pytest.skip("no GPU, or no nvidia-ml-py")
+    assert gpu.describe()["memory_mb"] > 0
+    with gpu.watched() as figures:
+        sleep(0.5)
+    assert figures["gpu_samples"] >= 2
+    assert figures["gpu_memory_mb"] > 0
+
+
+def test_recordings_are_joined_to_the_sample(manifest: Path) -> None:
+    files = [str(path) for path in sorted(manifest.parent.glob("*.flac"))]
+    joined, rate = soundfile.read(join(files, 10.5, manifest.parent / "joined.wav"))
+    assert (len(joined), rate) == (168_000, 16000)
+    first = soundfile.read(files[0])[0]
+    np.testing.assert_allclose(joined[: len(first)], first, atol=1e-4)
+
+
+def test_a_dropped_bundle_can_still_be_read(tone_bundle: Path) -> None:
+    before = {path: path.read_bytes() for path in tone_bundle.iterdir()}
+    drop_from_cache(tone_bundle)
+    assert {path: path.read_bytes() for path in tone_bundle.iterdir()} == before
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+def test_a_server_counts_from_the_arrival() -> None:
+    lock = threading.Lock()
+
+    def transcribe(file: str) -> None:
+        with lock:
+            sleep(0.05)
+
+    arrivals = np.array([0.0, 0.0, 0.0, 0.4])
+    latencies = serve(transcribe, ["a"] * 4, arrivals, workers=2)
+    # Three at once wait for each other; the last comes to a server that rests.
+    assert np.sort(latencies[:3]) == pytest.approx([0.05, 0.10, 0.15], abs=0.045)
+    assert latencies[3] == pytest.approx(0.05, abs=0.045)
+
+
+@given(st.floats(0.001, 0.099) | st.floats(0.11, 2.0))
+def test_the_search_finds_the_edge(edge: float) -> None:
+    rate, tries = search(lambda rate: {"rate": rate, "inside": 1.0 if rate <= edge else 0.5}, most=1.0)
+    assert len(tries) == 6
+    assert rate == 0.0 if edge < 0.1 else 0.95 * min(edge, 1.0) <= rate <= edge

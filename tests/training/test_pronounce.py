@@ -1,0 +1,83 @@
+"""Pronunciations: read, made, and learnt by an intermediate layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from asr_runtime.errors import RecipeError
+from asr_training.cli import app
+from asr_training.loop import fit
+from asr_training.recipe import ConvolutionAttention, Recipe
+from asr_training.text import Pronunciations
+
+SMALL = ConvolutionAttention(stem=16, width=16, blocks=3, expansion=2, kernel=3, heads=2, conditioned=True)
+
+
+def lexicon(folder: Path, text: str) -> Path:
+    path = folder / "words.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_text_becomes_its_phonemes(tmp_path: Path) -> None:
+    known = Pronunciations(lexicon(tmp_path, "to\tt u\ntoo\tt u\nsee\ts i\n"))
+    assert known.phonemes == ["i", "s", "t", "u"]
+    assert known.encode("see to too").tolist() == [1, 0, 2, 3, 2, 3]
+    assert known.blank == 4
+
+
+@pytest.mark.parametrize("text", ["no tab\n", "word\t\n", "to\tt u\nbare\n"])
+def test_a_line_without_phonemes_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"line [12]: wanted a word, a tab and its phonemes"):
+        Pronunciations(lexicon(tmp_path, text))
+
+
+def test_a_word_without_a_pronunciation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'sea'"):
+        Pronunciations(lexicon(tmp_path, "see\ts i\n")).encode("see sea")
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+def test_words_of_manifests_get_their_phonemes(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"audio": "a.wav", "text": "see the through o'clock"}) + "\n")
+    out = tmp_path / "words.txt"
+    result = CliRunner().invoke(app, ["pronounce", str(manifest), "--out", str(out)])
+    assert result.exit_code == 0 and "4 words" in result.output
+    known = Pronunciations(out)
+    assert len(known.encode("through")) == 3 and len(known.encode("see")) == 2
+
+
+def with_phonemes(recipe: Recipe, words: Path, phonemes: int) -> Recipe:
+    data = dataclasses.replace(recipe.data, pronunciations=str(words))
+    return dataclasses.replace(recipe, data=data, model=dataclasses.replace(SMALL, phonemes=phonemes))
+
+
+def spelled(manifest: Path) -> str:
+    """Every word of a manifest with its letters for phonemes, c and k alike."""
+    texts = [json.loads(line)["text"] for line in manifest.read_text().splitlines()]
+    words = sorted({word for text in texts for word in text.split()})
+    return "".join(f"{word}\t{' '.join(word.replace('c', 'k'))}\n" for word in words)
+
+
+def test_a_run_learns_phonemes_between(tiny_recipe: Callable[..., Recipe], tiny_manifest: Path, tmp_path: Path) -> None:
+    words = lexicon(tmp_path, spelled(tiny_manifest))
+    phonemes = len(Pronunciations(words).phonemes)
+    recipe = with_phonemes(tiny_recipe(epochs=3, intermediate_weight=0.5), words, phonemes)
+    rows = fit(recipe, tmp_path / "run").rows
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_another_number_of_phonemes_is_refused(
+    tiny_recipe: Callable[..., Recipe], tiny_manifest: Path, tmp_path: Path
+) -> None:
+    words = lexicon(tmp_path, spelled(tiny_manifest))
+    with pytest.raises(RecipeError, match="phonemes is 7, but the pronunciations"):
+        fit(with_phonemes(tiny_recipe(intermediate_weight=0.5), words, 7), tmp_path / "run")

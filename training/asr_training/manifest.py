@@ -1,0 +1,101 @@
+"""Manifests of speech with text: JSON lines, and LibriSpeech's folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_runtime.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording with its text; `where` names its line for errors."""
+
+    audio: Path
+    text: str
+    where: str
+    source: str = ""
+    speaker: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one line of the data."""
+
+    kind: str
+    where: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}"
+
+
+def read_utterances(path: Path) -> list[Utterance]:
+    """The utterances of a manifest or a LibriSpeech folder; raises RecipeError for the first fault."""
+    return without_faults(find_utterances(path))
+
+
+def without_faults(found: list[Utterance | Fault]) -> list[Utterance]:
+    """The utterances that were found; raises RecipeError for the first fault."""
+    utterances = []
+    for item in found:
+        if isinstance(item, Fault):
+            raise RecipeError(str(item))
+        utterances.append(item)
+    return utterances
+
+
+def find_utterances(path: Path) -> list[Utterance | Fault]:
+    """What a manifest (see `read_row`) or a LibriSpeech folder (see `read_librispeech`) holds, line by line."""
+    found: list[Utterance | Fault]
+    if path.is_dir():
+        found = [*read_librispeech(path)]
+    elif path.is_file():
+        found = [read_row(path.parent, where, line) for where, line in read_lines(path)]
+    else:
+        raise RecipeError(f"no data at {path}: neither a manifest nor a LibriSpeech folder; correct the path")
+    if not found:
+        raise RecipeError(f"{path} holds no utterances; give a manifest or folder that has some")
+    return found
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a UTF-8 file that are not blank, each behind its place for errors."""
+    try:
+        # Not str.splitlines, which also splits at characters that stand inside of texts, such as U+2028.
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read {path} as UTF-8 text ({error}); correct or convert it") from None
+    return ((f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read a manifest (see `read_row`); raises RecipeError for the first fault."""
+    return without_faults([read_row(path.parent, where, line) for where, line in read_lines(path)])
+
+
+def read_row(folder: Path, where: str, line: str) -> Utterance | Fault:
+    """Read a line of a manifest in `folder`: `audio` (relative to it) and `text`, `source` and `speaker` if known."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Fault("broken line", where, f"not JSON ({error}); write one JSON object a line")
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
+        return Fault("broken line", where, "wanted an object with the texts 'audio' and 'text'; add what is missing")
+    labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
+    return Utterance(folder / row["audio"], row["text"], where, **labels)
+
+
+def read_librispeech(folder: Path) -> list[Utterance]:
+    """Read every *.trans.txt below, each line `SPEAKER-CHAPTER-NUMBER TEXT` beside a .flac (Panayotov et al. 2015)."""
+    utterances = []
+    for transcript in sorted(folder.rglob("*.trans.txt")):
+        for where, line in read_lines(transcript):
+            name, _, text = line.partition(" ")
+            utterances.append(
+                Utterance(transcript.parent / f"{name}.flac", text, where, "librispeech", name.split("-")[0])
+            )
+    return utterances
