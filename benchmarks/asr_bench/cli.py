@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ Peers = Annotated[
         help=f"{', '.join(KNOWN)}; may be repeated; by default those installed that bring a model.",
     ),
 ]
+GOT_WORSE = 3  # an exit code
 RESULTS = Path("asr-bench-results")
 
 DECODERS: dict[str, dict[str, Any]] = {
@@ -51,6 +53,7 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Entry point of the command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that measured processes end, too
     try:
         app()
     except (AsrError, OSError, UnicodeError, ModuleNotFoundError) as error:
@@ -102,7 +105,7 @@ def accuracy(
             raise typer.BadParameter(f"{key!r} is none of {', '.join(DECODERS)}", param_hint="--decoder")
         settings = {**DECODERS[key], **({} if key == "greedy" else beam)}
         errors = list(recognise(load(bundle, threads=threads, **settings), utterances, normalise))
-        result["decoders"][key] = summary(errors)
+        result["decoders"][key] = {**summary(errors), "utterances": [error.counts() for error in errors]}
         rows = "".join(json.dumps(error.row(), ensure_ascii=False) + "\n" for error in errors)
         report.write_text(output / f"{name}-{key}.jsonl", rows)
         rate = result["decoders"][key]["rates"]["all"]
@@ -125,18 +128,25 @@ def throughput(
     greedy: Greedy = False,
     beam_size: BeamSize = None,
     peer: Peers = [],  # noqa: B006
+    beside: Annotated[
+        Path | None, typer.Option(help="Another bundle, measured in turns, as NAME-beside: for `compare`.")
+    ] = None,
 ) -> None:
     """Real-time factor by device, precision, threads and batch; others on the same recordings beside."""
     from asr_bench.scenarios import throughput as scenario
 
     options = _options(greedy, beam_size)
-    pairs = [
-        (entry, setting)
-        for entry in entries(bundle, peer, options)
-        for setting in entry.settings(device, precision, threads, batch_size)
-    ]
-    task = Task.of(bundle, manifest, files, options, rounds, pairs)
-    _finish(output, name, task.result("throughput", scenario.throughput(task)))
+    others = entries(beside, [OURS], options) if beside else []
+    own, their = (
+        [(entry, each) for entry in found for each in entry.settings(device, precision, threads, batch_size)]
+        for found in (entries(bundle, peer, options), others)
+    )
+    task = Task.of(bundle, manifest, files, options, rounds, own + their)
+    points = scenario.throughput(task)
+    if beside:
+        result = replace(task, bundle=beside).result("throughput", points[len(own) :])
+        report.write(output, f"{name or 'throughput'}-beside", result, report.speed_markdown(result))
+    _finish(output, name, task.result("throughput", points[: len(own)]))
 
 
 @app.command()
@@ -218,6 +228,86 @@ def memory(
     pairs = [(ours, setting) for setting in ours.settings(device, precision, threads, batch_size)]
     task = Task.of(bundle, manifest, 100, options, rounds, pairs)
     _finish(output, name, task.result("memory", scenario.memory(task, lengths)))
+
+
+@app.command()
+def roofline(
+    bundle: BundlePath,
+    output: Output = RESULTS,
+    name: Name = None,
+    precision: Precisions = [],  # noqa: B006
+    batch_size: Annotated[list[int], typer.Option(min=1, help="May be repeated.")] = [1, 8],  # noqa: B006
+    rounds: Rounds = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, max=20, help="Of each recording.")] = 10.0,
+) -> None:
+    """The model's operations and bytes, the core's matrix and memory speed, and the share of them that is reached."""
+    from asr_bench.scenarios import roofline as scenario
+
+    ours = entries(bundle, [OURS], {})[0]
+    pairs = [(ours, setting) for setting in ours.settings(["cpu"], precision, [1], batch_size)]
+    task = Task.of(bundle, None, 0, {}, rounds, pairs)
+    _finish(output, name, task.result("roofline", scenario.roofline(task, seconds)))
+
+
+@app.command("report")
+def make_report(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="JSON files of asr-bench.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page; .md and .json go beside.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """One HTML page of results that opens anywhere, the same as Markdown, and as JSON by the results' names."""
+    from asr_bench import page
+
+    found = page.read_results(results)
+    written = {
+        ".html": page.page(found),
+        ".md": "\n".join(page.markdown_of(name, result) for name, result in found.items()),
+        ".json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
+    }
+    for suffix, text in written.items():
+        report.write_text(output.with_suffix(suffix), text)
+    print(f"asr-bench: wrote {output}, .md and .json", file=sys.stderr)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A result.")],
+    after: Annotated[Path, typer.Argument(help="A later result of the same scenario.")],
+    least: Annotated[float, typer.Option(min=0, help="Smaller changes of speed count as none.")] = 0.03,
+) -> None:
+    """What got better or worse beyond the noise; exit code 3 if anything got worse."""
+    from asr_bench import compare as comparison
+    from asr_bench.page import read_results
+
+    (first,), (second,) = read_results([before]).values(), read_results([after]).values()
+    changes = comparison.compare(first, second, least)
+    print(comparison.markdown(changes), end="")
+    if any(change.verdict == comparison.WORSE for change in changes):
+        raise typer.Exit(GOT_WORSE)
+
+
+@app.command("all")
+def everything(
+    bundle: BundlePath,
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Speed is measured on the first.")],
+    output: Output = RESULTS,
+    rounds: Rounds = 5,
+    files: Files = 60,
+    peer: Peers = [],  # noqa: B006
+) -> None:
+    """All scenarios but `decoder`, and a report of them: NAME-….json and NAME.html for the bundle's name."""
+    name, speech = Bundle.load(bundle).name, manifests[0]
+    for manifest in manifests:
+        accuracy(bundle, manifest, output, f"{name}-{manifest.stem}")
+    throughput(bundle, speech, output, f"{name}-throughput", rounds=rounds, files=files, peer=peer)
+    latency(bundle, speech, output, f"{name}-latency", rounds=min(rounds, 3), files=files, peer=[OURS])
+    cold_start(bundle, speech, output, f"{name}-cold-start", rounds=rounds)
+    memory(bundle, speech, output, f"{name}-memory")
+    roofline(bundle, output, f"{name}-roofline", rounds=rounds)
+    measured = [manifest.stem for manifest in manifests]
+    parts = [*measured, "throughput", "latency", "cold-start", "memory", "roofline"]
+    make_report([output / f"{name}-{part}.json" for part in parts], output / f"{name}.html")
 
 
 def _options(greedy: bool, beam_size: int | None) -> dict[str, Any]:

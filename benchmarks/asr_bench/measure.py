@@ -15,11 +15,17 @@ from asr_runtime.errors import AsrError
 LIMIT = 3600  # seconds after which a process counts as hanging
 
 # Linux counts a program's peak memory from what started it, so that a large benchmark would hide a small program:
-# this one starts it in between, and is itself about 10 MB. Its last line of output is what it counted.
+# this one starts it in between, and is itself about 10 MB. Its last line of output is what it counted. It ends itself
+# and what it started when the benchmark is no longer there, however that ended.
 STARTER = """
-import json, os, subprocess, sys, time
+import json, os, subprocess, sys, threading, time
+def watch(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(0, 9)
+threading.Thread(target=watch, args=(int(sys.argv[1]),), daemon=True).start()
 begin = time.perf_counter()
-process = subprocess.Popen(sys.argv[1:])
+process = subprocess.Popen(sys.argv[2:])
 _, status, usage = os.wait4(process.pid, 0)
 wall = time.perf_counter() - begin
 process.returncode = 0
@@ -39,14 +45,14 @@ class Process:
     peak_mb: float
 
 
-def run_process(arguments: Sequence[str], given: str = "", *, python: str = sys.executable) -> Process:
+def run_process(arguments: Sequence[str], given: str = "") -> Process:
     """Run Python with `arguments` and `given` as standard input in a fresh process, and count.
 
     Raises AsrError where it fails or hangs.
     """
-    command = [sys.executable, "-S", "-c", STARTER, python, *arguments]
+    command = [sys.executable, "-S", "-c", STARTER, str(os.getpid()), sys.executable, *arguments]
     try:
-        # In a session of its own, so that whatever it started ends with it.
+        # In a session of its own, so that all of it can be ended together.
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True
         ) as starter:

@@ -52,6 +52,8 @@ def accuracy_markdown(result: dict[str, Any]) -> str:
     ]
     return (
         f"# Accuracy of {result['bundle']['name']} on {result['manifest']}\n\n"
+        f"Of all words and characters together; intervals by drawing utterances again; texts compared in "
+        f"{result.get('normaliser', 'plain')} spelling.\n\n"
         + table(["decoder", "source", "utterances", "WER % (95 % interval)", "CER % (95 % interval)"], rows)
         + "\nConfidences of words:\n\n"
         + table(["decoder", "words", "expected calibration error"], confidences)
@@ -69,6 +71,7 @@ TITLES = {
     "latency": "Latency",
     "cold-start": "Cold start",
     "memory": "Memory",
+    "roofline": "Roofline",
 }
 ABOUT = {
     "throughput": "All recordings as fast as they go, reading and decoding inside; real seconds, without padding.",
@@ -77,6 +80,10 @@ ABOUT = {
         "second. Server: Poisson arrivals, latency from the arrival, the highest rate with 99 % inside the bound."
     ),
     "cold-start": "From the start of an `asr-run` process to its end with the text of one recording.",
+    "roofline": (
+        "The engine alone, on one core, beside the least that the counted operations and weights must take at the "
+        "matrix and memory speed of that core; all in processor seconds."
+    ),
     "memory": "Peak of the process on one recording of so many seconds.",
 }
 
@@ -87,12 +94,18 @@ def speed_markdown(result: dict[str, Any]) -> str:
     for each in result["points"]:
         kinds.setdefault(tuple(each["key"]), []).append(each)
     return (
-        f"# {TITLES[result['scenario']]} of {result['bundle']['name']} on {result['manifest']}\n\n"
-        f"{ABOUT[result['scenario']]} {result['files']} recordings, {result['audio_seconds']:.0f} s; medians (and "
-        f"range) of {result['rounds']} interleaved rounds, each in processes of its own{_said(result['options'])}.\n\n"
+        f"# {TITLES[result['scenario']]} of {result['bundle']['name']}{_recordings(result)}\n\n"
+        f"{ABOUT[result['scenario']]} Medians (and range) of {result['rounds']} rounds, each in processes of its own"
+        f"{_said(result['options'])}.\n\n"
         + "\n".join(points_table(points) for points in kinds.values())
         + footer(result)
     )
+
+
+def _recordings(result: dict[str, Any]) -> str:
+    if not result["manifest"]:
+        return ""
+    return f" on {result['files']} recordings ({result['audio_seconds']:.0f} s) of {result['manifest']}"
 
 
 def _said(options: dict[str, Any]) -> str:
@@ -102,7 +115,9 @@ def _said(options: dict[str, Any]) -> str:
 def points_table(points: Sequence[Point]) -> str:
     """Points of one kind: what differs between them, their figures, error rates, and the device that was used."""
     keys = [key for key in points[0]["key"] if key == "system" or len({str(each["key"][key]) for each in points}) > 1]
-    shown = metrics(points)
+    # Seconds for all recordings together are in the JSON; the real-time factor says the same for any number of them.
+    whole = {"wall_seconds", "cpu_seconds"} if any("real_time_factor" in each["rounds"] for each in points) else set()
+    shown = [metric for metric in metrics(points) if metric not in whole]
     rated, used = any("rates" in each for each in points), any("device_used" in each for each in points)
     head = [*(key.replace("_", " ") for key in keys), *(METRICS[metric].label for metric in shown)]
     rows = []

@@ -34,8 +34,14 @@ METRICS = {
     "cpu_seconds": Metric("CPU s", ".3f"),
     "interpreter_seconds": Metric("Python itself s", ".3f"),
     "import_seconds": Metric("imports s", ".3f"),
-    "gflops": Metric("GFLOP/s", ".1f", more_is_better=True),
-    "gbytes": Metric("GB/s", ".1f", more_is_better=True),
+    "operations": Metric("GFLOP per audio s", ".3g"),
+    "weights_mb": Metric("MB of weights per audio s", ".3g"),
+    "activations_mb": Metric("MB of activations per audio s", ".3g"),
+    "intensity": Metric("FLOP per byte", ".3g", more_is_better=True),
+    "gflops": Metric("GFLOP/s reached", ".1f", more_is_better=True),
+    "matrix_gflops": Metric("GFLOP/s of the core", ".1f", more_is_better=True),
+    "memory_gbytes": Metric("GB/s of the core", ".1f", more_is_better=True),
+    "limit_seconds": Metric("limit, CPU s per audio s", ".5f"),
     "share": Metric("share of the limit", ".2f", more_is_better=True),
     "gpu_utilisation": Metric("GPU %", ".0f", more_is_better=True),
     "gpu_memory_mb": Metric("GPU MB", ".0f"),
@@ -59,8 +65,8 @@ def middle(each: Point, metric: str) -> float:
 def written(each: Point, metric: str, times: float = 1.0) -> str:
     """The median, and the range of the rounds where there are several."""
     values, form = [times * value for value in each["rounds"][metric]], METRICS[metric].form
-    said = format(median(values), form)
-    return said if len(values) == 1 else f"{said} ({min(values):{form}}–{max(values):{form}})"
+    said, least, most = (format(value, form) for value in (median(values), min(values), max(values)))
+    return said if least == most else f"{said} ({least}–{most})"
 
 
 def metrics(points: Iterable[Point]) -> list[str]:

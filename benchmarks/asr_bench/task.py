@@ -22,7 +22,7 @@ class Task:
     """A measurement: `seconds` are those of each recording, `pairs` what is measured at which settings."""
 
     bundle: Path
-    manifest: Path
+    manifest: Path | None
     utterances: Sequence[Utterance]
     seconds: Sequence[float]
     options: Mapping[str, Any]
@@ -36,14 +36,14 @@ class Task:
     def of(
         cls,
         bundle: Path,
-        manifest: Path,
+        manifest: Path | None,
         files: int,
         options: Mapping[str, Any],
         rounds: int,
         pairs: Sequence[tuple[Entry, Setting]] = (),
     ) -> Task:
-        """The first `files` of a manifest; raises RecipeError or AudioError where it cannot be read."""
-        utterances = read_manifest(manifest)[:files]
+        """The first `files` of a manifest, if any; raises RecipeError or AudioError where it cannot be read."""
+        utterances = read_manifest(manifest)[:files] if manifest else []
         return cls(bundle, manifest, utterances, durations(utterances), options, rounds, pairs)
 
     @property
@@ -58,7 +58,7 @@ class Task:
             "session": self.session,
             "machine": {**self.machine, "cores_of_others": self.meanwhile.cores()},
             "bundle": describe_bundle(Bundle.load(self.bundle)),
-            "manifest": self.manifest.name,
+            "manifest": self.manifest.name if self.manifest else None,
             "files": len(self.utterances),
             "audio_seconds": round(sum(self.seconds), 1),
             "rounds": self.rounds,

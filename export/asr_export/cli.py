@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr_export.cli_deploy import to_tensorrt_command
+from asr_export.cli_deploy import doctor_command, to_tensorrt_command
 from asr_export.cli_tune import tune_command
 from asr_runtime.errors import AsrError, sentence
 
@@ -69,6 +69,7 @@ def to_onnx_command(
 
 app.command("to-tensorrt")(to_tensorrt_command)
 app.command("tune")(tune_command)
+app.command("doctor")(doctor_command)
 
 
 Language = Annotated[str, typer.Option(help="Language code in the bundle.")]
@@ -99,6 +100,69 @@ def import_seed_command(
         name=name, language=language, licence=licence, source=source, language_model=lm, card=card, force=force
     )
     report(bundle, *import_seed(weights, bundle, recurrence, imported))
+
+
+@app.command("import-onnx")
+def import_onnx_command(
+    model: Annotated[str, typer.Argument(help="ONNX file, its folder, or a hub's OWNER/NAME or OWNER/NAME/FILE.")],
+    bundle: BundlePath,
+    tokens: Annotated[Path | None, typer.Option(help="Tokens.  [default: vocab.txt or tokens.txt beside it]")] = None,
+    window_seconds: Annotated[float | None, typer.Option(help="Window.  [default: 0.025; 0.02 with 64 bands]")] = None,
+    normalise: Annotated[str | None, typer.Option(help="per_feature or none.  [default: the model's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of NeMo as a bundle: a file or folder as onnx-asr and sherpa-onnx read them."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.onnx import Options, import_onnx
+    from asr_export.importers.packing import Imported
+
+    with local(model, ("model.onnx",), ("vocab.txt", "tokens.txt", "config.json")) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_onnx(found.path, bundle, Options(tokens, window_seconds, normalise), imported))
+
+
+@app.command("import-huggingface")
+def import_huggingface_command(
+    model: Annotated[str, typer.Argument(help="Folder as transformers saves models, or a hub's OWNER/NAME.")],
+    bundle: BundlePath,
+    name: Annotated[str | None, typer.Option(help="Name in the bundle.  [default: the folder's]")] = None,
+    language: Language = "en",
+    licence: Annotated[str | None, typer.Option(help="The model's licence.  [default: its README's]")] = None,
+    source: Annotated[str | None, typer.Option(help="Where it was published.  [default: the hub's id]")] = None,
+    lm: LanguageModel = None,
+    card: Card = None,
+    force: Force = False,
+) -> None:
+    """Write a CTC model of transformers (Wav2Vec2, HuBERT, WavLM) as a bundle, proved equal to PyTorch."""
+    from asr_export.importers.hub import local
+    from asr_export.importers.huggingface import FILES, MORE_FILES, import_huggingface
+    from asr_export.importers.packing import Imported
+
+    with local(model, FILES, MORE_FILES) as found:
+        imported = Imported(
+            name=name or found.name,
+            language=language,
+            licence=licence or found.licence,
+            source=source or found.source,
+            language_model=lm,
+            card=card,
+            force=force,
+        )
+        report(bundle, *import_huggingface(found.path, bundle, imported))
 
 
 def report(path: Path, bundle: Bundle, proof: Figures) -> None:
@@ -149,10 +213,25 @@ def add_lm_command(
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 
+@app.command("add-check")
+def add_check_command(
+    bundle: BundlePath,
+    recording: Annotated[list[Path], typer.Argument(help="Recordings, of which the first 8 seconds are packed.")],
+) -> None:
+    """Pack recordings and what the bundle makes of them, for `asr-run --verify` on other machines."""
+    from asr_export.check import add_check
+    from asr_runtime.audio import read_audio
+    from asr_runtime.bundle import Bundle
+
+    rate = Bundle.load(bundle).sample_rate
+    made = add_check(bundle, [read_audio(path, rate) for path in recording])
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
 @app.command("verify")
 def verify_command(
     bundle: BundlePath,
-    against: Annotated[Path, typer.Option(help="Folder of the checkpoint that the bundle was made from.")],
+    against: Annotated[Path, typer.Option(help="Checkpoint that the bundle was made from, or what was imported.")],
     manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
 ) -> None:
     """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate."""

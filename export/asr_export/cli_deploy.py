@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ from time import monotonic
 from typing import Annotated
 
 import typer
+
+from asr_runtime.engines.driver import probe
+from asr_runtime.errors import EngineError
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle: a folder or, by its ending, an .asr file.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
@@ -38,6 +42,7 @@ def to_tensorrt_command(
     """Build a TensorRT engine for this machine's GPU from the bundle's model, and add it to the bundle."""
     from asr_export.tensorrt import Settings, to_tensorrt
     from asr_runtime.engines.target import HARDWARE
+    from asr_runtime.verify import verify
 
     if hardware not in HARDWARE:
         raise typer.BadParameter(f"{hardware!r} is none of {', '.join(HARDWARE)}", param_hint="--hardware")
@@ -54,8 +59,40 @@ def to_tensorrt_command(
         capabilities=tuple(compute_capability or ()),
     )
     with progress_line() as say:
-        _, file = to_tensorrt(bundle, settings, precision=precision, force=force, report=say)
+        made, file = to_tensorrt(bundle, settings, precision=precision, force=force, report=say)
     typer.echo(f"{bundle}: {file.path}, {file.bytes / 1e6:.1f} MB")
+    if made.find("check") is None or (rtx and not has_gpu()):
+        typer.echo("not verified: " + ("there is no GPU here" if made.find("check") else "the bundle carries no check"))
+        return
+    for outcome in verify(made, "tensorrt", precision=file.precision):
+        typer.echo(outcome)
+        if not outcome.passed:
+            raise typer.Exit(1)
+
+
+def doctor_command(
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle to try, which carries a check.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Fail unless cuda or tensorrt works, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what is installed and try each device; exit code 1 unless the CPU (with --gpu a GPU, too) works."""
+    from asr_export.doctor import examine
+
+    report = examine(bundle, gpu=gpu)
+    if as_json:
+        typer.echo(json.dumps(report.json(), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(map(str, report.findings)))
+    raise typer.Exit(0 if report.healthy else 1)
+
+
+def has_gpu() -> bool:
+    """Whether this machine can run an engine at all."""
+    try:
+        probe()
+    except EngineError:
+        return False
+    return True
 
 
 @contextmanager

@@ -20,6 +20,15 @@ def cleared(graph: GraphBuilder, waveform: str, lengths: str) -> str:
     return graph.node("Where", inside, waveform, graph.number(0.0), name="waveform.clean")
 
 
+def padded_to(graph: GraphBuilder, waveform: str, fewest: int) -> str:
+    """The `cleared` waveform with silence behind it where it has fewer samples."""
+    signed = graph.node("Sub", graph.integers(fewest, scalar=True), "samples", name="lacking.signed")
+    lacking = graph.node("Max", signed, graph.integers(0, scalar=True), name="lacking")
+    column = graph.node("Unsqueeze", lacking, graph.integers(0), name="lacking.column")
+    pads = graph.node("Concat", graph.integers(0, 0, 0), column, name="waveform.pads", axis=0)
+    return graph.node("Pad", waveform, pads, name="waveform.longer")
+
+
 def frames_of(graph: GraphBuilder, lengths: str, hop: int) -> str:
     """How many frames are centred on samples of an item, its end included: samples // hop + 1."""
     hops = graph.node("Div", lengths, graph.integers(hop, scalar=True), name="feature_frames.hops")

@@ -26,7 +26,8 @@ def inspect(path: Path) -> Iterator[str]:
     yield line("bundle", f"{bundle.name} ({bundle.language}), licence {bundle.licence}")
     yield line("format", f"{FORMAT}, {megabytes(total)}, files: {len(bundle.files)}")
     yield line("tokens", f"{len(bundle.tokens)}: {shown(bundle.tokens)}, blank {bundle.blank}")
-    yield line("audio", f"{bundle.sample_rate} Hz, {1000 * bundle.frame_seconds:g} ms a frame")
+    batches = "" if bundle.padding else ", no padding: batches of one length"
+    yield line("audio", f"{bundle.sample_rate} Hz, {1000 * bundle.frame_seconds:g} ms a frame{batches}")
     yield line("decoder", pairs(bundle.decoder) or "its defaults")
     for file in bundle.files:
         yield line("file", " ".join([file.path, f"({file.role})", megabytes(file.bytes), pairs(file.target)]).rstrip())

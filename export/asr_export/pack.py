@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asr_export.check import renew_check
 from asr_runtime.bundle import Bundle, NewFile, update_bundle
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import ExportError
@@ -47,4 +48,5 @@ def add_language_model(
     BeamConfig(**settings)
     tokens = Bundle.load(path).tokens
     files = language_model_files(language_model, tokens, lexicon)
-    return update_bundle(path, files, force=force, decoder=settings)
+    update_bundle(path, files, force=force, decoder=settings)
+    return renew_check(path)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ import torch
 from asr_runtime.engines import Engine
 from asr_runtime.engines.onnx import CRASHES_ON_HALF
 from asr_runtime.errors import ExportError
-from asr_training.model import AcousticModel
 
 TOLERANCE = 1e-4  # of natural log-probabilities, float32
 HALF_TOLERANCE = 2e-2  # the same where the encoder computes in float16
@@ -35,6 +34,30 @@ LONG_SECONDS = (21.0, 0.8)
 
 Samples = npt.NDArray[np.float32]
 LogProbs = npt.NDArray[np.float32]  # [frames, tokens]
+
+
+class Timing(Protocol):
+    """What of a front end decides which lengths are worth trying, in samples and hertz."""
+
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def hop(self) -> int: ...  # noqa: D102
+    @property
+    def window(self) -> int: ...  # noqa: D102
+
+
+class Recogniser(Protocol):
+    """A module that says what a graph has to compute: float32 or float64 [batch, samples] and int64 [batch] in,
+    log-probabilities [batch, frames, tokens] and frames [batch] out.
+    """
+
+    @property
+    def config(self) -> Timing: ...  # noqa: D102
+    def double(self) -> Recogniser: ...  # noqa: D102
+    def __call__(  # noqa: D102
+        self, waveform: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,8 @@ class Figures:
     max_rounding: float = 0.0  # of PyTorch: float32 against float64 on the same batches
     largest_half: float = 0.0  # absolute value in float16 inside the graph, if there is any
     tolerance: float = TOLERANCE
+    padding: bool = True  # whether batches were padded
+    original: str = "PyTorch"
 
     @property
     def within_tolerance(self) -> bool:
@@ -61,8 +86,8 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"{self.utterances} utterances of {self.shortest_samples} to {self.longest_samples} samples "
-            f"({self.audio_seconds:.0f} s) in padded batches: "
-            f"log-probabilities differ from PyTorch's by at most {self.max_difference:.2e} "
+            f"({self.audio_seconds:.0f} s) in {'padded batches' if self.padding else 'batches of one length'}: "
+            f"log-probabilities differ from {self.original}'s by at most {self.max_difference:.2e} "
             f"(mean {self.mean_difference:.1e}), from each utterance's alone by at most "
             f"{self.max_difference_alone:.2e}; {self.tolerance:.2e} is allowed{self.reason()}"
         )
@@ -117,7 +142,7 @@ class Session:
         return [item[:count] for item, count in zip(log_probs, frames, strict=True)]
 
 
-def prove(graph: onnx.ModelProto, model: AcousticModel, recordings: Sequence[Samples] = ()) -> Figures:
+def prove(graph: onnx.ModelProto, model: Recogniser, recordings: Sequence[Samples] = ()) -> Figures:
     """Check `graph` against `model` on synthetic signals and on recordings at the model's rate.
 
     Raises ExportError when onnx's checker refuses the graph, when a number of frames differs, when any log-probability
@@ -154,7 +179,7 @@ def half_exposed(graph: onnx.ModelProto) -> onnx.ModelProto | None:
     return exposed if values else None
 
 
-def largest_half(exposed: onnx.ModelProto, model: AcousticModel, recordings: Sequence[Samples] = ()) -> float:
+def largest_half(exposed: onnx.ModelProto, model: Recogniser, recordings: Sequence[Samples] = ()) -> float:
     """The largest absolute float16 value in the graph over all batches; ONNX Runtime's CPU may skip some roundings,
     but it turns infinite what is too large for its type.
     """
@@ -168,14 +193,24 @@ def largest_half(exposed: onnx.ModelProto, model: AcousticModel, recordings: Seq
 
 
 def measure(
-    session: Session | Engine, model: AcousticModel, recordings: Sequence[Samples] = (), tolerance: float = TOLERANCE
+    session: Session | Engine,
+    model: Recogniser,
+    recordings: Sequence[Samples] = (),
+    tolerance: float = TOLERANCE,
+    *,
+    padding: bool = True,
+    noise: float = 0.0,
 ) -> Figures:
-    """Largest and mean differences over all batches; `tolerance` is what usual models are allowed."""
+    """Largest and mean differences over all batches; `tolerance` is what usual models are allowed.
+
+    Without `padding` each item meets others of its length only. `noise` is the deviation of what is added to signals.
+    """
     against_model, against_alone, lengths = [], [], []
     exact, rounding = copy.deepcopy(model).double(), 0.0
-    for batch in batches(model, recordings):
+    items = noisy(batches(model, recordings), noise)
+    for batch in items if padding else alike(items):
         sizes = [len(item) for item in batch]
-        waveform = padded(batch)
+        waveform = padded(batch) if padding else np.stack(batch)
         exported = session.log_probs(waveform, np.array(sizes))
         alone = [session.log_probs(item[None], np.array([len(item)]))[0] for item in batch]
         expected = reference(model, waveform, sizes)
@@ -195,10 +230,11 @@ def measure(
         max_difference_alone=float(np.concatenate([each.ravel() for each in against_alone]).max()),
         max_rounding=rounding,
         tolerance=max(tolerance, min(ROUNDINGS * rounding, LARGEST_TOLERANCE)),
+        padding=padding,
     )
 
 
-def measure_rounding(model: AcousticModel, rounded: AcousticModel, recordings: Sequence[Samples] = ()) -> Rounding:
+def measure_rounding(model: Recogniser, rounded: Recogniser, recordings: Sequence[Samples] = ()) -> Rounding:
     """What rounding the weights of `model` changes, over the same batches."""
     gaps, changed = [], []
     for batch in batches(model, recordings):
@@ -218,14 +254,14 @@ def difference(a: LogProbs, b: LogProbs) -> LogProbs:
     return gap
 
 
-def reference(model: AcousticModel, waveform: npt.NDArray[Any], lengths: Sequence[int]) -> list[LogProbs]:
+def reference(model: Recogniser, waveform: npt.NDArray[Any], lengths: Sequence[int]) -> list[LogProbs]:
     """PyTorch's log-probabilities, each item's own frames; waveform and model are of one precision."""
     with torch.inference_mode():
         log_probs, frames = model(torch.from_numpy(waveform), torch.tensor(lengths))
     return [item[:count].numpy() for item, count in zip(log_probs, frames, strict=True)]
 
 
-def batches(model: AcousticModel, recordings: Sequence[Samples]) -> Iterator[list[Samples]]:
+def batches(model: Recogniser, recordings: Sequence[Samples]) -> Iterator[list[Samples]]:
     """Shortest lengths, speech-like signals, a long one beside a short one, and the recordings by fours."""
     rate, config = model.config.sample_rate, model.config
     tiny = (0, 1, config.hop - 1, config.hop, config.window - 1, config.window + 1, 5 * config.hop, 9 * config.hop + 7)
@@ -236,6 +272,19 @@ def batches(model: AcousticModel, recordings: Sequence[Samples]) -> Iterator[lis
         yield list(recordings[i : i + 4])
 
 
+def noisy(batches: Iterable[Sequence[Samples]], deviation: float) -> Iterator[list[Samples]]:
+    """The items over noise, the same each time."""
+    generator = np.random.default_rng(1)
+    for batch in batches:
+        yield [item + generator.normal(0, deviation, len(item)).astype(np.float32) for item in batch]
+
+
+def alike(batches: Iterable[Sequence[Samples]]) -> Iterator[list[Samples]]:
+    """Each item beside itself backwards, so that a batch has one length."""
+    for batch in batches:
+        yield from ([item, item[::-1].copy()] for item in batch)
+
+
 def padded(batch: Sequence[Samples]) -> Samples:
     """Items [samples] as one [batch, samples] whose padding is loud noise: half a second more than any needs."""
     longest = max(len(item) for item in batch) + 8000
@@ -243,6 +292,11 @@ def padded(batch: Sequence[Samples]) -> Samples:
     for row, item in zip(waveform, batch, strict=True):
         row[: len(item)] = item
     return waveform
+
+
+def spoken(rate: int) -> list[Samples]:
+    """Speech-like signals of some seconds, for want of recordings."""
+    return [speech_like(int(seconds * rate), rate, seed) for seed, seconds in enumerate(SPEECH_SECONDS[:2], 200)]
 
 
 def speech_like(samples: int, rate: int, seed: int) -> Samples:

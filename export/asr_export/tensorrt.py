@@ -87,6 +87,10 @@ def to_tensorrt(
     build, and BundleError, also where such an engine is there already and `force` is not given.
     """
     bundle = Bundle.load(path)
+    if not bundle.padding:
+        raise ExportError(
+            f"{path}: padding changes this model's results, and TensorRT's runner pads; run it on cuda or cpu."
+        )
     source, precision = source_model(bundle, precision)
     profiles = settings.profiles(bundle.sample_rate)
     capabilities = capabilities_here(settings)

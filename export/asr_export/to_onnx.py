@@ -10,10 +10,11 @@ from typing import Any
 
 import onnx
 
+from asr_export.check import add_check, renew_check
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove
+from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove, spoken
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
 from asr_runtime.errors import ExportError
@@ -60,8 +61,12 @@ def to_onnx(
         precision = PRECISIONS[weights] if arithmetic == "fp32" else arithmetic
         files = [NewFile(source=file, role="model", engine="onnx", precision=precision), *files]
         if joins:
-            return update_bundle(bundle, files, force=force, proofs=manifest.proofs), list(proofs.values())
-        return write_bundle(bundle, manifest, files, force=force), list(proofs.values())
+            update_bundle(bundle, files, force=force, proofs=manifest.proofs)
+        else:
+            write_bundle(bundle, manifest, files, force=force)
+    if joins and not samples:
+        return renew_check(bundle), list(proofs.values())
+    return add_check(bundle, samples or spoken(checkpoint.features.sample_rate)), list(proofs.values())
 
 
 def refuse_other_model(path: Path, checkpoint: Checkpoint) -> None:

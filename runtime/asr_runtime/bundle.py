@@ -225,6 +225,8 @@ def write_bundle(path: str | Path, manifest: Manifest, files: Iterable[NewFile],
         folder.mkdir()
         entries = [_copy_in(folder, file) for file in files]
         content = {"format": FORMAT, **_shallow(manifest), "files": [_entry(file) for file in entries]}
+        if manifest.padding:
+            del content["padding"]  # the usual case, which readers of before know
         parse_manifest(path, json.loads(json.dumps(content)))
         (folder / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _put(_zipped(folder) if path.suffix == ".asr" else folder, path, work)

@@ -17,9 +17,11 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 import asr_runtime
+from asr_runtime.bundle import Bundle
 from asr_runtime.engines import DEVICES
 from asr_runtime.errors import AsrError
 from asr_runtime.recognizer import Recognizer, load
+from asr_runtime.verify import verify as verify_models
 from asr_runtime.writers import FORMATS
 
 DONE, SOME_FAILED, UNUSABLE, READER_LEFT = 0, 1, 2, 128 + 13  # as a shell counts SIGPIPE
@@ -75,7 +77,9 @@ def _one_of(names: Collection[str]) -> Any:
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def run(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recordings; - is standard input.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Recordings; - is standard input.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Bundle: a folder or .asr file.", show_default="English")] = None,
     device: Annotated[str, typer.Option(help=", ".join(DEVICES), callback=_one_of(DEVICES))] = "auto",
     precision: Annotated[str | None, typer.Option(help="Which of the bundle's models, like fp32.")] = None,
@@ -94,14 +98,21 @@ def run(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what took how long.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on standard error.")] = False,
+    verify: Annotated[
+        Path | None, typer.Option(help="Bundle whose models are checked on this machine, in place of recordings.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     """Print the text of recordings: WAV, FLAC, Ogg, Opus or MP3 of any rate.
 
-    Exit codes: 0 all done, 1 some input failed, 2 wrong usage or unusable bundle, 130 interrupted, 141 reader left,
-    143 terminated.
+    Exit codes: 0 all done, 1 some input (or model, with --verify) failed, 2 wrong usage or unusable bundle, 130
+    interrupted, 141 reader left, 143 terminated.
     """
+    if verify is not None:
+        raise typer.Exit(_verify(verify, device, precision, bool(files)))
+    if not files:
+        raise typer.BadParameter("give a recording, or - for standard input", param_hint="FILE...")
     if greedy + no_lm + bool(lm) > 1:
         raise typer.BadParameter("at most one of --greedy, --no-lm and --lm makes sense")
     if files.count("-") > 1:
@@ -133,6 +144,24 @@ def run(
         _say(error)
         raise typer.Exit(UNUSABLE) from None
     raise typer.Exit(SOME_FAILED if report.failed else DONE)
+
+
+def _verify(path: Path, device: str, precision: str | None, files: bool) -> int:
+    """Print what each model of the bundle gives here; exit code 0 if all are right, 1 if not."""
+    if files:
+        raise typer.BadParameter("--verify takes no recordings; leave them out")
+    passed = True
+    try:
+        for outcome in verify_models(Bundle.load(path), device, precision=precision):
+            passed = passed and outcome.passed
+            print(outcome, flush=True)
+            for kind, changed in (("best path", outcome.greedy), ("beam search", outcome.text)):
+                for expected, got in changed:
+                    print(f"  {kind}: expected {expected!r}, got {got!r}")
+    except AsrError as error:
+        _say(error)
+        return UNUSABLE
+    return DONE if passed else SOME_FAILED
 
 
 def _transcribe(recognizer: Recognizer, files: list[str], writer: Any, out: TextIO, report: Report) -> None:

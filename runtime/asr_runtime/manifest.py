@@ -12,7 +12,7 @@ from asr_runtime.errors import BundleError
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-ROLES = ("model", "language_model", "lexicon", "card")
+ROLES = ("model", "language_model", "lexicon", "card", "check")
 ENGINES = ("onnx", "tensorrt")
 
 MAX_FILES = 64
@@ -48,7 +48,10 @@ class BundleFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `bundle.json` says of the model: `tokens` has the blank as `""`, `frame_seconds` is one frame's length."""
+    """What `bundle.json` says of the model: `tokens` has the blank as `""`, `frame_seconds` is one frame's length.
+
+    `padding` is False for a model whose results change with padding: its batches hold recordings of one length.
+    """
 
     name: str
     language: str
@@ -56,6 +59,7 @@ class Manifest:
     sample_rate: int
     tokens: tuple[str, ...]
     frame_seconds: float
+    padding: bool = True
     decoder: Json = field(default_factory=dict)
     provenance: Json = field(default_factory=dict)
     proofs: Json = field(default_factory=dict)
@@ -84,6 +88,7 @@ def parse_manifest(where: Path, content: Any) -> tuple[Manifest, tuple[BundleFil
         sample_rate=int(check.number(content, "sample_rate", SAMPLE_RATES, whole=True)),
         tokens=_tokens(check, content["tokens"]),
         frame_seconds=check.number(content, "frame_seconds", FRAME_SECONDS),
+        padding=check.boolean(content, "padding", True),
         decoder=check.object(content, "decoder"),
         provenance=check.object(content, "provenance"),
         proofs=check.object(content, "proofs"),
@@ -161,6 +166,11 @@ class _Check:
         kind = "a whole number" if whole else "a number"
         self.that(sane, f"{key} is {value!r:.80}, not {kind} from {limits[0]} to {limits[1]}")
         return value  # type: ignore[no-any-return]
+
+    def boolean(self, entry: Json, key: str, otherwise: bool) -> bool:
+        value: Any = entry.get(key, otherwise)
+        self.that(isinstance(value, bool), f"{key} is {value!r:.80}, not true or false")
+        return bool(value)
 
     def object(self, entry: Json, key: str) -> dict[str, Any]:
         value: Any = entry.get(key, {})

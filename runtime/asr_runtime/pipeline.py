@@ -77,7 +77,8 @@ class Window(Generic[T]):
 class Pipeline(Generic[T]):
     """Runs recordings through an engine and a decoder on `threads` threads.
 
-    Up to `batch_size` windows go through the engine together, of at most `batch_seconds` with their padding.
+    Up to `batch_size` windows go through the engine together, of at most `batch_samples` with their padding; without
+    `padding` only windows of one length do.
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class Pipeline(Generic[T]):
         batch_size: int,
         batch_samples: int,
         threads: int,
+        padding: bool = True,
     ) -> None:
         self.seconds = Seconds()
         self._open, self._engine, self._decoder, self._windows = open_recording, engine, decoder, windows
         self._batch_size, self._batch_samples, self._threads = batch_size, batch_samples, threads
-        self._lock = threading.Lock()
+        self._padding, self._lock = padding, threading.Lock()
 
     def run(self, recordings: Iterable[T]) -> Iterator[Job[T]]:
         """The jobs, each with its outcome, in the order of `recordings`, which are taken as they are needed."""
@@ -169,6 +171,8 @@ class Pipeline(Generic[T]):
         batch: list[Window[T]] = []
         longest = 0
         for window in sorted(waiting, key=lambda window: abs(len(window.samples) - oldest)):
+            if not self._padding and len(window.samples) != oldest:
+                break
             longest = max(longest, len(window.samples))
             if len(batch) == self._batch_size or (batch and longest * (len(batch) + 1) > self._batch_samples):
                 break

@@ -104,6 +104,7 @@ class Recognizer:
             batch_size=batch_size,
             batch_samples=round(batch_seconds * bundle.sample_rate),
             threads=threads,
+            padding=bundle.padding,
         )
 
     @property

@@ -2,18 +2,21 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import PIPE, CompletedProcess, Popen
 from time import perf_counter, sleep
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from asr_bench import gpu
 from asr_bench.machine import Meanwhile, machine
@@ -22,7 +25,8 @@ from asr_bench.results import METRICS
 from asr_bench.scenarios.cold_start import drop_from_cache
 from asr_bench.scenarios.memory import join
 from asr_bench.scenarios.server import INSIDE, search, serve
-from asr_runtime.errors import AsrError
+from asr_bench.systems import Entry, load
+from asr_runtime.errors import AsrError, EngineError
 
 Bench = Callable[..., CompletedProcess[str]]
 
@@ -117,6 +121,53 @@ def test_pocketsphinx_and_torch_beside(
     assert "eager" in points[2]["device_used"]
 
 
+@pytest.fixture
+def nemo_model(tmp_path: Path) -> Path:
+    """A CTC model in NeMo's format that hears "ca" in everything, with the files that both readers of it want."""
+    nodes = [
+        helper.make_node("Conv", ["audio_signal", "weights", "bias"], ["channels"], strides=[8]),
+        helper.make_node("Transpose", ["channels"], ["frames"], perm=[0, 2, 1]),
+        helper.make_node("LogSoftmax", ["frames"], ["logprobs"], axis=-1),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("audio_signal", TensorProto.FLOAT, ["batch", 80, "frames"]),
+        helper.make_tensor_value_info("length", TensorProto.INT64, ["batch"]),
+    ]
+    outputs = [helper.make_tensor_value_info("logprobs", TensorProto.FLOAT, ["batch", "steps", 3])]
+    weights = {"weights": np.zeros((3, 80, 1), np.float32), "bias": np.array([5, 0, 0], np.float32)}
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "nemo", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    told = {"vocab_size": "2", "normalize_type": "per_feature", "subsampling_factor": "8"}
+    helper.set_model_props(model, {**told, "model_type": "EncDecCTCModelBPE"})
+    folder = tmp_path / "nemo"
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    for name in ("vocab.txt", "tokens.txt"):
+        (folder / name).write_text("▁ca 0\nt 1\n<blk> 2\n", encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "nemo-conformer-ctc", "features_size": 80}')
+    return folder
+
+
+@pytest.mark.parametrize(("peer", "package"), [("onnx-asr", "onnx_asr"), ("sherpa-onnx", "sherpa_onnx")])
+def test_peers_with_a_model_in_a_folder(
+    peer: str, package: str, nemo_model: Path, spell: Callable[[str], np.ndarray], tmp_path: Path
+) -> None:
+    pytest.importorskip(package)
+    files = []
+    for number, text in enumerate(["hello", "world wide", "web"]):
+        files.append(str(tmp_path / f"{number}.flac"))
+        soundfile.write(files[-1], spell(text), 16000)
+    (setting,) = Entry(peer).settings(["cpu"], [], [2], [2])
+    system = load(Entry(peer, str(nemo_model)).request(setting))
+    assert list(system.texts(files)) == ["ca"] * 3
+    assert system.device.startswith(f"cpu ({peer} ")
+    for name in ("tokens.txt", "config.json"):
+        (nemo_model / name).unlink()
+    with pytest.raises(EngineError, match=r"tokens\.txt: there is no such file|no config\.json"):
+        load(Entry(peer, str(nemo_model)).request(setting))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -154,6 +205,22 @@ def test_a_process_is_counted_alone() -> None:
     assert small.peak_mb < 60 < 200 < large.peak_mb < 260
     assert 0 < small.cpu < busy.cpu <= busy.wall * 1.5
     assert len(here)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_measured_ends_with_the_benchmark(
+    tone_bundle: Path, manifest: Path, number: signal.Signals, code: int
+) -> None:
+    options = ["--rounds", "1000", "--greedy", "--peer", "asr_runtime", "--output", str(manifest.parent / "results")]
+    command = ["-c", "from asr_bench.cli import main; main()", "throughput", str(tone_bundle), str(manifest), *options]
+    with Popen([sys.executable, *command], stderr=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stderr
+        assert "round 1 of 1000" in process.stderr.readline()
+        process.send_signal(number)
+        # The measured process has standard error, too: it ends only when that has ended.
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in said
 
 
 def test_standard_input_reaches_the_process() -> None:

@@ -158,6 +158,7 @@ def test_the_language_model_goes_in_with_to_onnx_or_later(checkpoint: Path, tmp_
         ("model", "model.onnx"),
         ("card", "card.md"),
         ("language_model", "lm.arpa"),
+        ("check", "check.json"),
     ]
     words = tmp_path / "words.txt"
     words.write_text("red\ncar\n")
@@ -166,7 +167,7 @@ def test_the_language_model_goes_in_with_to_onnx_or_later(checkpoint: Path, tmp_
     bundle = Bundle.load(path)
     assert bundle.decoder == {"alpha": 0.5, "beta": 1.0, "beam_size": 7}
     assert bundle.find("lexicon") is not None
-    assert len(bundle.files) == 4
+    assert len(bundle.files) == 5
     assert bundle.proofs
 
 

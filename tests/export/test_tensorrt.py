@@ -66,11 +66,11 @@ def test_every_version_builds_with_one_code_path(install: Callable[[str], Tensor
     assert trt.built["config"].profiles == [
         {"waveform": ((1, 1600), (16, 160_000), (16, 320_000)), "lengths": ((1,), (16,), (16,))}
     ]
-    assert len(made.files) == 3
+    assert len(made.files) == 4
     with pytest.raises(ExportError, match=r"there is tensorrt-.* already; give --force"):
         to_tensorrt(bundle, Settings(max_batch=4))
     again, _ = to_tensorrt(bundle, Settings(max_batch=4), force=True)
-    assert len(again.files) == 3
+    assert len(again.files) == 4
 
 
 def test_options_reach_the_builder(install: Callable[[str], TensorRT], bundle: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_settings_that_make_no_sense_are_refused(
     install("tensorrt-11.4.0")
     with pytest.raises(ExportError, match=message):
         to_tensorrt(bundle, Settings(**settings))
-    assert len(Bundle.load(bundle).files) == 2
+    assert len(Bundle.load(bundle).files) == 3
 
 
 @pytest.mark.parametrize("call", ["parse", "build_serialized_network", "set_timing_cache"])

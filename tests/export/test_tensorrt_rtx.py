@@ -65,7 +65,7 @@ def test_a_bundle_gets_an_engine_in_each_precision(checkpoint: Path, tmp_path: P
         made, file = to_tensorrt(path, Settings(rtx=True, capabilities=("8.9",)), precision=precision)
         assert made.path(file).read_bytes()[:4] == b"vtrt"
         assert f"sm89-{precision}" in file.path
-    assert len(Bundle.load(path).files) == 4
+    assert len(Bundle.load(path).files) == 5
 
 
 @pytest.mark.skipif(not ENGLISH.is_dir(), reason="this installation has no English bundle")

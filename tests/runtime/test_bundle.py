@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_what_is_written_comes_back(tmp_path: Path, name: str) -> None:
     assert bundle.find("model", precision="fp16") is None
     assert bundle.blank == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", name]
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_whether_padding_changes_results_is_kept_by_updates(tmp_path: Path, padding: bool) -> None:
+    model = new_file(tmp_path / "made", "model.onnx", b"weights")
+    write_bundle(tmp_path / "tiny", replace(MANIFEST, padding=padding), [model])
+    update_bundle(tmp_path / "tiny", decoder={"beta": 1.0})
+    assert Bundle.load(tmp_path / "tiny").padding is padding
+    edit(tmp_path / "tiny", lambda content: content.update(padding=1))
+    refused(tmp_path / "tiny", "padding is 1, not true or false")
 
 
 def test_a_zip_stores_its_files_and_its_private_copy_goes_with_the_bundle(tmp_path: Path) -> None:

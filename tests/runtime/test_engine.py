@@ -73,6 +73,19 @@ def test_batches_that_the_graph_would_take_in_silence(
         engine.log_probs(waveforms, lengths)
 
 
+def test_a_model_that_takes_no_padding_gets_none(tone_bundle: Path, tmp_path: Path) -> None:
+    made = Bundle.load(tone_bundle)
+    model = NewFile(source=made.path(made.files[0]), role="model", engine="onnx", precision="fp32")
+    plain = Manifest(**{name: getattr(made, name) for name in Manifest.__dataclass_fields__} | {"padding": False})
+    bundle = write_bundle(tmp_path / "tones", plain, [model])
+    with pytest.raises(EngineError, match="TensorRT's runner pads"):
+        engines.choose(bundle, "tensorrt")
+    engine = OnnxEngine(bundle)
+    assert len(engine.log_probs(*pad([np.zeros(900, np.float32)] * 2))) == 2
+    with pytest.raises(EngineError, match="give recordings of one length"):
+        engine.log_probs(*pad([np.zeros(900, np.float32), np.zeros(899, np.float32)]))
+
+
 # --- devices ---------------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,22 @@ def test_lengths_that_are_alike_go_together() -> None:
     assert engine.batches == [[4, 4], [24, 24]]
 
 
+@given(st.lists(st.integers(1, 6), max_size=20), st.integers(1, 4))
+def test_a_model_that_takes_no_padding_gets_lengths_of_one_kind_only(letters: list[int], batch_size: int) -> None:
+    engine = ThresholdEngine()
+    texts = ["abcabc"[:count] for count in letters]
+    jobs = list(pipeline(engine, batch_size=batch_size, padding=False).run(map(signal, texts)))
+    assert [job.outcome.result()[0].text for job in jobs] == texts
+    assert all(len(set(batch)) == 1 for batch in engine.batches)
+
+
+def test_equal_lengths_go_together_without_padding() -> None:
+    engine = ThresholdEngine()
+    short, longer = signal("ab"), signal("abc")
+    list(pipeline(engine, threads=1, batch_size=2, padding=False).run([short, longer, short, longer]))
+    assert engine.batches == [[4, 4], [6, 6]]
+
+
 def test_an_error_stays_with_its_recording() -> None:
     def broken_in_the_middle(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         yield samples

@@ -37,6 +37,10 @@ class Errors:
     alignment: tuple[tuple[str | None, str | None], ...]
     confidences: tuple[tuple[float, bool], ...]
 
+    def counts(self) -> list[Any]:
+        """Name, word errors, words, character errors, characters: what a comparison by utterances needs."""
+        return [self.utterance.name, self.word_errors, self.words, self.character_errors, self.characters]
+
     def row(self) -> dict[str, Any]:
         """For the JSON-lines file."""
         return {

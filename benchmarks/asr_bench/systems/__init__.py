@@ -44,6 +44,8 @@ KNOWN = {
     OURS: Known("ours", "asr_runtime", "bundle", ("device", "precision", "threads", "batch_size")),
     "torch": Known("torch_eager", "torch", "checkpoint", ("threads", "batch_size")),
     "pocketsphinx": Known("sphinx", "pocketsphinx"),
+    "onnx-asr": Known("onnx_asr_models", "onnx_asr", "folder", ("threads", "batch_size")),
+    "sherpa-onnx": Known("sherpa", "sherpa_onnx", "folder", ("threads", "batch_size")),
 }
 
 

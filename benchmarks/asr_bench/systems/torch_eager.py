@@ -25,7 +25,7 @@ from asr_training.checkpoint import load_checkpoint
 class TorchEngine:
     """A checkpoint's model as an Engine, on the processor in float32."""
 
-    device = "cpu"
+    device, batch_size = "cpu", 1
     description = f"PyTorch {torch.__version__} eager, fp32"
 
     def __init__(self, model: torch.nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -12,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+from asr_export.check import add_check
+from asr_export.importers.files import first_line
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures
+from asr_export.proofs import Figures, Recogniser, Session, measure, spoken
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
+from asr_runtime.errors import ExportError
 
 MODEL_FILE = "model.onnx"
+OnnxRuntimeError = (Fail, InvalidArgument, RuntimeException)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,13 @@ class Imported:
 
 
 def write_import(
-    bundle: Path, graph: onnx.ModelProto, figures: Figures, imported: Imported, origin: Mapping[str, Any]
+    bundle: Path,
+    graph: onnx.ModelProto,
+    figures: Figures,
+    imported: Imported,
+    origin: Mapping[str, Any],
+    *,
+    padding: bool = True,
 ) -> Bundle:
     """Write a proved graph as a bundle; tokens and rates are those of its metadata, `origin` goes into provenance.
 
@@ -51,6 +63,7 @@ def write_import(
         sample_rate=said["sample_rate"],
         tokens=tuple(said["tokens"]),
         frame_seconds=said["frame_seconds"],
+        padding=padding,
         provenance={
             "import": {"source": imported.source, **origin},
             "export": {"asr-deploy": metadata.version("asr-deploy"), "onnx": onnx.__version__},
@@ -61,7 +74,34 @@ def write_import(
         file = Path(work, MODEL_FILE)
         file.write_bytes(graph.SerializeToString())
         model = NewFile(source=file, role="model", engine="onnx", precision="fp32")
-        return write_bundle(bundle, manifest, [model, *files], force=imported.force)
+        write_bundle(bundle, manifest, [model, *files], force=imported.force)
+    return add_check(bundle, spoken(manifest.sample_rate))
+
+
+def prove_import(
+    graph: onnx.ModelProto, original: Recogniser, name: str, *, padding: bool = True, noise: float = 0.0
+) -> tuple[Figures, bool]:
+    """Check a graph with nodes of others against its original, and find out whether it can be padded.
+
+    Without `padding` it is not even tried. `noise` is the deviation of what is added to the proof's signals. Raises
+    ExportError where the graph is not the original even in batches of one length.
+    """
+    try:
+        onnx.checker.check_model(graph)
+        session = Session(graph.SerializeToString())
+    except Exception as error:  # the checker, protobuf and ONNX Runtime have errors of many kinds
+        raise ExportError(f"the graph cannot be loaded ({first_line(error)}); nothing was written.") from None
+    for padded in (True, False) if padding else (False,):
+        try:
+            figures = measure(session, original, padding=padded, noise=noise)
+        except OnnxRuntimeError as error:
+            raise ExportError(
+                f"the graph cannot be run in batches ({first_line(error)}); nothing was written."
+            ) from None
+        figures = dataclasses.replace(figures, original=name)
+        if figures.within_tolerance:
+            return figures, padded
+    raise ExportError(f"the exported graph failed its proof, so nothing was written: {figures}.")
 
 
 def sha256(path: Path) -> str:

@@ -34,8 +34,8 @@ class Engine(Protocol):
         """Natural log-probabilities [frames, tokens] of each of a padded batch.
 
         `waveforms` is float32 [batch, samples] in -1…1, `lengths` int64 [batch] counts the samples of each that are
-        not padding. Padding and neighbours change nothing beyond rounding. Several threads may call this at the same
-        time. Raises EngineError.
+        not padding. Padding and neighbours change nothing beyond rounding; a bundle whose `padding` is False takes
+        none. Several threads may call this at the same time. Raises EngineError.
         """
 
 
@@ -53,6 +53,10 @@ def choose(bundle: Bundle, device: str = "auto", *, precision: str | None = None
 
 def _engine(bundle: Bundle, device: str, precision: str | None) -> Engine:
     if device == "tensorrt":
+        if not bundle.padding:
+            raise EngineError(
+                f"padding changes the results of {bundle.name}, and TensorRT's runner pads; use cuda or cpu"
+            )
         from asr_runtime.engines.tensorrt import TensorRTEngine
 
         return TensorRTEngine(bundle, precision=precision)

@@ -46,7 +46,7 @@ class CudaEngine:
         gpu = driver.probe().gpus[0]
         refuse_two_wheels()
         file = onnx_model(bundle, precision, half=True)
-        self._tokens, self._rate = len(bundle.tokens), bundle.sample_rate
+        self._tokens, self._rate, self._padding = len(bundle.tokens), bundle.sample_rate, bundle.padding
         self._session, version = gpu_session(bundle.path(file), file.precision == "fp16")
         check_model(self._session, bundle)
         self._lock = threading.Lock()
@@ -55,8 +55,9 @@ class CudaEngine:
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """See `Engine.log_probs`."""
-        check_batch(waveforms, lengths)
-        more = whole_seconds(waveforms.shape[1], self._rate) - waveforms.shape[1]
+        check_batch(waveforms, lengths, padding=self._padding)
+        wanted = whole_seconds(waveforms.shape[1], self._rate) if self._padding else waveforms.shape[1]
+        more = wanted - waveforms.shape[1]
         with self._lock:
             outputs = run_bound(self._session, np.pad(waveforms, ((0, 0), (0, more))), lengths)
         return unpad(*outputs, batch=len(waveforms), tokens=self._tokens)

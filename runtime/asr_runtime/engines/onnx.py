@@ -34,14 +34,14 @@ class OnnxEngine:
 
     def __init__(self, bundle: Bundle, *, precision: str | None = None) -> None:
         file = onnx_model(bundle, precision, half=False)
-        self._tokens = len(bundle.tokens)
+        self._tokens, self._padding = len(bundle.tokens), bundle.padding
         self._session, onnxruntime = new_session(bundle.path(file), file.precision == "fp16", ["CPUExecutionProvider"])
         check_model(self._session, bundle)
         self.description = f"ONNX Runtime {onnxruntime.__version__}, {file.precision}"
 
     def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         """See `Engine.log_probs`."""
-        check_batch(waveforms, lengths)
+        check_batch(waveforms, lengths, padding=self._padding)
         try:
             outputs = self._session.run(list(OUTPUTS), {"waveform": waveforms, "lengths": lengths})
         except Exception as error:  # ONNX Runtime's kinds of errors have no common one
@@ -64,8 +64,11 @@ def onnx_model(bundle: Bundle, precision: str | None, *, half: bool) -> BundleFi
     return min(fitting, key=lambda file: (file.precision == "fp16") != half)
 
 
-def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> None:
-    """Raise EngineError unless a batch is what `Engine.log_probs` takes; the graph itself would not notice."""
+def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64], *, padding: bool = True) -> None:
+    """Raise EngineError unless a batch is what `Engine.log_probs` takes; the graph itself would not notice.
+
+    `padding` is the bundle's.
+    """
     if waveforms.dtype != np.float32 or waveforms.ndim != 2:
         raise EngineError(f"waveforms are {waveforms.dtype} {list(waveforms.shape)}; give float32 [batch, samples].")
     if lengths.dtype != np.int64 or lengths.shape != waveforms.shape[:1]:
@@ -75,6 +78,8 @@ def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> N
             f"lengths go from {lengths.min()} to {lengths.max()} where there are {waveforms.shape[1]} samples; "
             "give each one's samples without padding."
         )
+    if not padding and (lengths != waveforms.shape[1]).any():
+        raise EngineError("this model's results change with padding; give recordings of one length in a batch.")
 
 
 def unpad(

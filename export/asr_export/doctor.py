@@ -1,0 +1,119 @@
+"""`asr-export doctor`: what is installed here, and which engines really work. Needs neither PyTorch nor onnx.
+
+Nothing is believed that can be tried: each device computes the check of a bundle (the one that ships, or yours).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from asr_runtime.bundle import Bundle
+from asr_runtime.engines import driver, usable_cores
+from asr_runtime.errors import AsrError
+from asr_runtime.recognizer import ENGLISH
+from asr_runtime.verify import verify
+
+PACKAGES = (
+    "asr-deploy",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "cuda-bindings",
+    "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12",
+    "nvidia-cublas",
+    "torch",
+    "kenlm",
+)
+GPU_DEVICES = ("cuda", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: `ok` is True, False, or None for what is only told."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+    def __str__(self) -> str:
+        mark = {True: "ok", False: "FAILS", None: "-"}[self.ok]
+        return f"{self.name:28}{mark:7}{self.text}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings; `healthy` when the devices that were asked for work."""
+
+    findings: tuple[Finding, ...]
+    healthy: bool
+
+    def json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"healthy": self.healthy, "findings": [asdict(each) for each in self.findings]}
+
+
+def examine(path: Path | None = None, *, gpu: bool = False) -> Report:
+    """Look at this machine with the bundle at `path`, or the one that ships.
+
+    Healthy means that the CPU works, and with `gpu` at least one of cuda and tensorrt. Raises BundleError for `path`.
+    """
+    devices = engine_findings(Bundle.load(path or ENGLISH))
+    works = {each.name for each in devices if each.ok}
+    wanted = [{"cpu"}, set(GPU_DEVICES)] if gpu else [{"cpu"}]
+    told = [Finding("system", None, system()), *package_findings(), driver_finding()]
+    return Report((*told, *devices), all(works & each for each in wanted))
+
+
+def system() -> str:
+    """Python and the machine."""
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {usable_cores()} cores"
+
+
+def package_findings() -> list[Finding]:
+    """Versions of what is installed, and what cannot be right together."""
+    versions = {name: version for name in PACKAGES if (version := installed(name))}
+    findings = [Finding(name, None, version) for name, version in versions.items()]
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(versions):
+        text = "onnxruntime and onnxruntime-gpu overwrite each other; uninstall both, then install asr-deploy[gpu]"
+        findings.append(Finding("onnxruntime", False, text))
+    return findings
+
+
+def installed(name: str) -> str | None:
+    """A package's version, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def driver_finding() -> Finding:
+    """The NVIDIA driver and its GPUs."""
+    try:
+        found = driver.probe()
+    except AsrError as error:
+        return Finding("NVIDIA driver", None, str(error))
+    gpus = ", ".join(f"{gpu.name} ({gpu.capability}, {gpu.memory / 2**30:.0f} GiB)" for gpu in found.gpus)
+    return Finding("NVIDIA driver", True, f"CUDA {found.cuda}; {gpus}")
+
+
+def engine_findings(bundle: Bundle) -> list[Finding]:
+    """What each device makes of the bundle's check."""
+    return [finding for device in ("cpu", *GPU_DEVICES) for finding in device_findings(bundle, device)]
+
+
+def device_findings(bundle: Bundle, device: str) -> Sequence[Finding]:
+    """One finding for each model that the device runs, or the sentence that says why it does not."""
+    try:
+        return [Finding(device, outcome.passed, str(outcome)) for outcome in verify(bundle, device)]
+    except AsrError as error:
+        return [Finding(device, False, str(error))]
