@@ -179,10 +179,10 @@ def surface(tuned: Tuned) -> str:
     ]
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 500" font-family="sans-serif" font-size="12">
 <rect width="640" height="500" fill="#fff"/>
-<text x="{LEFT}" y="20">word error rate in per cent, {len(tuned.best.word_errors)} recordings, best ringed in red</text>
+<text x="14" y="13">word error rate in per cent, {len(tuned.best.word_errors)} recordings, best ringed in red</text>
 {discs}
 {chr(10).join(ticks)}
 <text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 75}" text-anchor="middle">alpha, the language model's weight</text>
-<text x="14" y="{TOP - 22}">beta, the bonus per word</text>
+<text x="14" y="{TOP - 21}">beta, the bonus per word</text>
 </svg>
 """

@@ -49,6 +49,7 @@ def test_fit_prints_the_table_and_the_best(tiny_manifest: Path, tmp_path: Path) 
     assert result.returncode == 0, result.stderr
     assert "WER all" in result.stdout
     assert "best weights: runs/mine/best" in result.stdout
+    assert "<h2>The worst 8 utterances</h2>" in (tmp_path / "runs" / "mine" / "report.html").read_text()
 
 
 def test_fit_begins_with_the_weights_of_a_checkpoint(tiny_manifest: Path, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from asr_runtime.errors import AsrError, RecipeError
+
+if TYPE_CHECKING:
+    from asr_training.recipe import Recipe
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -54,7 +58,26 @@ def fit_command(
     if int(os.environ.get("RANK", "0")) > 0:
         return  # of torchrun's processes the first one tells the result
     typer.echo(format_table([Row(**row) for row in position.rows]), nl=False)
+    if position.rows:
+        write_report(folder, chosen, position.rows, choose_device(device))
     typer.echo(f"best weights: {folder / 'best'} (WER {100 * position.best_wer:.1f} %)")
+
+
+def write_report(folder: Path, recipe: Recipe, rows: list[dict[str, Any]], device: str) -> None:
+    """Write FOLDER/report.html: how the run went, and what its best weights make of the validation data."""
+    import torch
+
+    from asr_training.checkpoint import load_checkpoint
+    from asr_training.corpus import Corpus
+    from asr_training.evaluate import recognise
+    from asr_training.page import write_page
+    from asr_training.report import Row
+
+    best = load_checkpoint(folder / "best")
+    known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
+    corpus = Corpus(recipe.data.validation, known, best.features, folder / "features")
+    results = recognise(best.model.to(device), corpus, torch.device(device))
+    write_page(folder / "report.html", recipe.name, [Row(**row) for row in rows], corpus, results)
 
 
 @app.command("evaluate")
