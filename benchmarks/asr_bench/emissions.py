@@ -114,15 +114,25 @@ def _check(
 
 
 class _Kept:
-    """A decoder that keeps the log-probabilities that it was given."""
+    """A decoder that keeps the log-probabilities that it was given for the latest recording."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.greedy = GreedyDecoder(bundle.tokens, blank=bundle.blank)
-        self.log_probs = np.empty((0, 0), np.float32)
+        self._greedy = GreedyDecoder(bundle.tokens, blank=bundle.blank)
+        self._parts: list[NDArray[np.float32]] = []
 
-    def decode(self, log_probs: NDArray[np.float32]) -> list[Hypothesis]:
-        self.log_probs = np.array(log_probs, np.float32)
-        return self.greedy.decode(log_probs)
+    @property
+    def log_probs(self) -> NDArray[np.float32]:
+        return np.concatenate(self._parts)
+
+    def stream(self) -> _Kept:
+        self._parts = []
+        return self
+
+    def feed(self, log_probs: NDArray[np.float32]) -> None:
+        self._parts.append(np.array(log_probs, np.float32))
+
+    def finish(self) -> list[Hypothesis]:
+        return self._greedy.decode(self.log_probs)
 
 
 def compute_emissions(path: Path, utterances: Sequence[Utterance]) -> Emissions:

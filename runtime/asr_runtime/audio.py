@@ -1,34 +1,40 @@
 """Any recording to mono float32 at the model's rate: files, bytes, binary streams and arrays.
 
-Reading goes block by block through libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, …) and soxr, so that a long
-file never lies in memory whole unless `read_audio` is asked for it.
+Reading goes block by block through libsndfile (WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF, …; `containers.py` for what
+it does not know) and soxr, so that a long file never lies in memory whole unless `read_audio` is asked for it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asr_runtime import containers
 from asr_runtime.errors import AudioError
+from asr_runtime.raw import ENCODINGS, RawAudio, RawFormat
 
 Samples: TypeAlias = NDArray[np.float32]
 AudioSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO"
 
 BLOCK_VALUES = 1 << 18  # samples times channels that are read at once
+MEMORY_BYTES = 64 << 20  # of a stream that cannot be sought in; more goes to a temporary file
 RATES = (1_000, 1_000_000)  # hertz; outside, the header is wrong
 # Overshoot of lossy formats stays far below; 16-bit samples given as floats lie far above.
 LOUDEST = 10.0
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's count where a stream does not say its length is 2**63 - 1
 
 
-def read_audio(source: AudioSource, sample_rate: int) -> Samples:
+def read_audio(source: AudioSource | RawAudio, sample_rate: int) -> Samples:
     """The whole of a file (path, its bytes, or a binary stream, then closed) as samples [n] at `sample_rate` hertz.
 
     Raises AudioError for what is missing, empty, no audio, cut off, or has samples that are no finite numbers.
@@ -36,12 +42,20 @@ def read_audio(source: AudioSource, sample_rate: int) -> Samples:
     return np.concatenate(list(audio_blocks(source, sample_rate)))
 
 
-def audio_blocks(source: AudioSource, sample_rate: int) -> Iterator[Samples]:
-    """The same as `read_audio`, in blocks of some seconds."""
-    stream, name = _open(source)
-    with stream:
-        _check_whole(stream, name)
-        yield from _resampled(*_decoded(stream, name), sample_rate, name)
+def audio_blocks(
+    source: AudioSource | RawAudio, sample_rate: int, resampling: Callable[[float], None] | None = None
+) -> Iterator[Samples]:
+    """The same as `read_audio`, in blocks of some seconds; `resampling` is told the seconds that each block took."""
+    if isinstance(source, RawAudio):
+        stream, name = _open(source.source, seekable=False)
+        with stream:
+            blocks = raw_blocks(stream, source.format, name)
+            yield from _resampled(blocks, source.format.rate, sample_rate, name, resampling)
+    else:
+        stream, name = _open(source)
+        with stream:
+            _check_whole(stream, name)
+            yield from _resampled(*_decoded(stream, name, sample_rate), sample_rate, name, resampling)
 
 
 def array_audio(samples: ArrayLike, rate: int, sample_rate: int) -> Samples:
@@ -70,8 +84,8 @@ def _scaled(values: NDArray[Any]) -> Samples:
     return ((values.astype(np.float64) - middle) / (int(limits.max) - middle + 1)).astype(np.float32)
 
 
-def _open(source: AudioSource) -> tuple[BinaryIO, str]:
-    """A seekable binary stream, and its name for errors."""
+def _open(source: AudioSource, *, seekable: bool = True) -> tuple[BinaryIO, str]:
+    """A binary stream, by default a seekable one, and its name for errors."""
     if isinstance(source, bytes | bytearray | memoryview):
         stream: BinaryIO = io.BytesIO(source)
         name = "audio bytes"
@@ -79,10 +93,15 @@ def _open(source: AudioSource) -> tuple[BinaryIO, str]:
         stream, name = _open_path(Path(source)), str(source)
     else:
         stream, name = source, str(getattr(source, "name", "audio stream"))
-    if not stream.seekable():
-        with stream:
-            stream = io.BytesIO(stream.read())
-    return stream, name
+    return (_spooled(stream) if seekable and not stream.seekable() else stream), name
+
+
+def _spooled(stream: BinaryIO) -> BinaryIO:
+    """A copy of a stream that can be sought in; on disk where it is long."""
+    copy: Any = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 (closed by who reads it)
+    with stream:
+        shutil.copyfileobj(stream, copy)
+    return copy  # type: ignore[no-any-return]
 
 
 def _open_path(path: Path) -> BinaryIO:
@@ -96,7 +115,7 @@ def _open_path(path: Path) -> BinaryIO:
         raise AudioError(f"{path}: the file cannot be opened ({error}); make it readable.") from error
 
 
-def _decoded(stream: BinaryIO, name: str) -> tuple[Iterator[Samples], int]:
+def _decoded(stream: BinaryIO, name: str, sample_rate: int) -> tuple[Iterator[Samples], int]:
     """Mono blocks of the stream, and its sample rate."""
     import soundfile
 
@@ -105,9 +124,12 @@ def _decoded(stream: BinaryIO, name: str) -> tuple[Iterator[Samples], int]:
         # Without its name: soundfile takes a name that ends in .raw for headerless samples.
         file = soundfile.SoundFile(_Nameless(stream))
     except (soundfile.SoundFileError, TypeError) as error:
+        if containers.available():
+            return containers.decoded_container(stream, name, sample_rate)
         fault = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(
-            f"{name}: this is not audio that can be read ({fault}); give WAV, FLAC, Ogg or MP3."
+            f"{name}: this is not audio that can be read ({fault}); give WAV, FLAC, Ogg or MP3, or "
+            f"{containers.SOFTWARE}."
         ) from error
     _check_rate(file.samplerate, name)
     return _mono_blocks(file, name), file.samplerate
@@ -145,20 +167,56 @@ def _mono_blocks(file: Any, name: str) -> Iterator[Samples]:
             raise AudioError(f"{name}: the file says {file.frames} samples but holds {count}; fetch it again.")
 
 
-def _resampled(blocks: Iterator[Samples], rate: int, sample_rate: int, name: str) -> Iterator[Samples]:
+def raw_blocks(stream: BinaryIO, format: RawFormat, name: str) -> Iterator[Samples]:
+    """Mono blocks of samples without a header; the stream need not be seekable and may come in any pieces."""
+    import soundfile
+
+    subtype, order, size = ENCODINGS[format.encoding]
+    frame = size * format.channels
+    rest = b""
+    while block := stream.read(max(1, BLOCK_VALUES // format.channels) * frame):
+        block = rest + block
+        whole = len(block) // frame * frame
+        rest = block[whole:]
+        if not whole:
+            continue
+        layout = {"samplerate": format.rate, "channels": format.channels, "subtype": subtype, "endian": order}
+        samples, _ = soundfile.read(io.BytesIO(block[:whole]), dtype="float32", always_2d=True, format="RAW", **layout)
+        yield samples.mean(axis=1)
+    if rest:
+        raise AudioError(f"{name}: the raw samples end within a sample; check --raw and --channels, or fetch it again.")
+
+
+def _resampled(
+    blocks: Iterator[Samples],
+    rate: int,
+    sample_rate: int,
+    name: str,
+    resampling: Callable[[float], None] | None = None,
+) -> Iterator[Samples]:
     """Blocks at `sample_rate`; refuses samples that are not finite or absurdly loud, and audio without any."""
     import soxr
 
     stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+
+    def at_rate(block: Samples, last: bool = False) -> Samples:
+        if stream is None:
+            return np.ascontiguousarray(block)
+        begin = perf_counter()
+        resampled: Samples = stream.resample_chunk(np.ascontiguousarray(block), last=last)
+        if resampling:
+            resampling(perf_counter() - begin)
+        return resampled
+
     count = 0
     for block in blocks:
         _check_samples(block, name)
         count += len(block)
-        yield stream.resample_chunk(np.ascontiguousarray(block)) if stream else np.ascontiguousarray(block)
+        yield at_rate(block)
     if not count:
         raise AudioError(f"{name}: the audio has no samples; give a recording.")
     if stream:
-        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+        yield at_rate(np.empty(0, np.float32), last=True)
 
 
 def _check_rate(rate: float, name: str) -> None:

@@ -90,9 +90,13 @@ class BeamConfig:
 
 def default_config(language_model: str | os.PathLike[str] | None = None) -> BeamConfig:
     """The settings where none are given: those of BeamConfig, but a `.scorer` package brings its own alpha and beta."""
-    path = None if language_model is None else Path(language_model)
-    weights = _decoder.scorer_weights(str(path)) if path is not None and path.is_file() else None
+    weights = None if language_model is None else scorer_weights(language_model)
     return BeamConfig() if weights is None else BeamConfig(alpha=weights[0], beta=weights[1])
+
+
+def scorer_weights(language_model: str | os.PathLike[str]) -> tuple[float, float] | None:
+    """Alpha and beta that a `.scorer` package brings; None for any other file."""
+    return _decoder.scorer_weights(os.fspath(language_model)) if Path(language_model).is_file() else None
 
 
 class BeamSearchDecoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -26,10 +26,18 @@ class GreedyDecoder:
 
     def decode(self, log_probs: NDArray[np.float32]) -> list[Hypothesis]:
         """The best path through `log_probs` [frames, tokens] as the only hypothesis."""
-        if not len(log_probs):
-            return [Hypothesis("", 0.0, 0.0, 0.0, ())]
-        best = log_probs.argmax(axis=1)
-        peaks = log_probs[np.arange(len(best)), best].astype(np.float64)
+        stream = self.stream()
+        stream.feed(log_probs)
+        return stream.finish()
+
+    def stream(self) -> GreedyStream:
+        """A path that is fed piece by piece; any cuts give what `decode` gives for the whole."""
+        return GreedyStream(self._hypothesis)
+
+    def _hypothesis(self, best: NDArray[np.intp], peaks: NDArray[np.float64]) -> Hypothesis:
+        """From the best token of each frame and its log-probability."""
+        if not len(best):
+            return Hypothesis("", 0.0, 0.0, 0.0, ())
         starts = np.flatnonzero(np.diff(best, prepend=-1))
         ends = np.append(starts[1:], len(best))
         confidences = np.exp(np.maximum.reduceat(peaks, starts))
@@ -40,7 +48,7 @@ class GreedyDecoder:
         ]
         words = tuple(self._words(spelt))
         score = float(peaks.sum())
-        return [Hypothesis(" ".join(word.text for word in words), score, score, 0.0, words)]
+        return Hypothesis(" ".join(word.text for word in words), score, score, 0.0, words)
 
     def _words(self, spelt: list[tuple[str, int, int, float]]) -> list[Word]:
         numbers = np.cumsum([self._begins_word(token) for token, *_ in spelt])
@@ -57,3 +65,22 @@ class GreedyDecoder:
         if self._pieces:
             return not token.startswith("##")
         return token == " " or token.startswith("▁")
+
+
+class GreedyStream:
+    """One utterance in pieces: `feed` log-probabilities, take `finish`."""
+
+    def __init__(self, hypothesis: Callable[[NDArray[np.intp], NDArray[np.float64]], Hypothesis]) -> None:
+        self._hypothesis = hypothesis
+        self._best: list[NDArray[np.intp]] = [np.empty(0, np.intp)]
+        self._peaks: list[NDArray[np.float64]] = [np.empty(0)]
+
+    def feed(self, log_probs: NDArray[np.float32]) -> None:
+        """The next frames, [frames, tokens]."""
+        best = log_probs.argmax(axis=1)
+        self._best.append(best)
+        self._peaks.append(log_probs[np.arange(len(best)), best].astype(np.float64))
+
+    def finish(self) -> list[Hypothesis]:
+        """What `decode` gives for all frames so far."""
+        return [self._hypothesis(np.concatenate(self._best), np.concatenate(self._peaks))]

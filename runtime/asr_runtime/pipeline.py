@@ -1,8 +1,9 @@
 """Many recordings at once: reading, inference and decoding overlap on worker threads; results come in input order.
 
-A worker's task is one of three: read some windows of a recording, run a batch of windows of like length through the
-engine, or stitch and decode a recording whose windows are all through. All of them release Python's lock while they
-work. The caller's thread hands out the tasks and never has more of them under way than keep the workers busy.
+A worker's task is one of two: read some windows of a recording, or run a batch of windows of like length through the
+engine and feed what came out, stitched, to the decoders of their recordings. So a recording's log-probabilities are
+never held whole. All that takes long releases Python's lock. The caller's thread hands out the tasks and never has more
+of them under way than keep the workers busy.
 """
 
 from __future__ import annotations
@@ -10,42 +11,56 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asr_runtime.audio import Samples
 from asr_runtime.decoder import Hypothesis
 from asr_runtime.engines import Engine, pad
-from asr_runtime.windows import Windows
+from asr_runtime.windows import LogProbs, Stitcher, Windows
 
-LogProbs = NDArray[np.float32]
 T = TypeVar("T")
 
 READ_WINDOWS = 4  # that one task reads of a recording before others get their turn
+PATIENCE = 0.5  # seconds for which a batch waits for more windows to be read
 BATCHES_WAITING = 3  # worth of windows from which one batch of like length is chosen
+
+
+class Stream(Protocol):
+    """One recording's log-probabilities on their way to hypotheses."""
+
+    def feed(self, log_probs: LogProbs) -> None:
+        """The next frames, [frames, tokens]."""
+
+    def finish(self) -> list[Hypothesis]:
+        """The hypotheses for all frames, the best first."""
 
 
 class Decoder(Protocol):
     """Turns log-probabilities into hypotheses."""
 
-    def decode(self, log_probs: LogProbs) -> list[Hypothesis]:
-        """The hypotheses for `log_probs` [frames, tokens], the best first."""
+    def stream(self) -> Stream:
+        """For one recording."""
 
 
 @dataclass
 class Seconds:
-    """Seconds of audio, and the seconds that threads spent in each stage."""
+    """Seconds of audio, and the seconds that threads spent in each stage; `read` has `resample` in it."""
 
     audio: float = 0.0
     read: float = 0.0
+    resample: float = 0.0
     inference: float = 0.0
     decode: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """More of one of them; several threads may add."""
+        with self._lock:
+            setattr(self, stage, getattr(self, stage) + seconds)
 
 
 @dataclass(eq=False)
@@ -54,14 +69,43 @@ class Job(Generic[T]):
 
     recording: T
     samples: int = 0
-    log_probs: dict[int, LogProbs] = field(default_factory=dict)
-    windows: int | None = None  # how many there are, once the last is through
     outcome: Future[list[Hypothesis]] = field(default_factory=Future)
 
     def fail(self, error: BaseException) -> None:
         """Let the recording end with its first error."""
-        if not self.outcome.done():
+        with suppress(InvalidStateError):  # it has ended
             self.outcome.set_exception(error)
+
+    def end(self, hypotheses: list[Hypothesis]) -> None:
+        """Let the recording end well, if it has not failed."""
+        with suppress(InvalidStateError):
+            self.outcome.set_result(hypotheses)
+
+
+class Decoding:
+    """Takes the log-probabilities of one recording's windows in any order and decodes them in theirs."""
+
+    def __init__(self, windows: Windows, decoder: Decoder) -> None:
+        self._stitcher, self._stream = Stitcher(windows), decoder.stream()
+        self._waiting: dict[int, tuple[LogProbs, bool]] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int, log_probs: LogProbs, last: bool) -> list[Hypothesis] | None:
+        """Those of window `number`; the hypotheses when it was the last one missing.
+
+        Who comes while another decodes waits, so that what is not decoded does not grow.
+        """
+        with self._lock:
+            self._waiting[number] = log_probs, last
+            while self._next in self._waiting:
+                part, last = self._waiting.pop(self._next)
+                self._next += 1
+                self._stream.feed(self._stitcher.add(part))
+                if last:
+                    self._stream.feed(self._stitcher.rest())
+                    return self._stream.finish()
+        return None
 
 
 @dataclass(eq=False)
@@ -69,6 +113,7 @@ class Window(Generic[T]):
     """Window `number` of a recording."""
 
     job: Job[T]
+    decoding: Decoding
     number: int
     samples: Samples
     last: bool
@@ -94,6 +139,7 @@ class Pipeline(Generic[T]):
         padding: bool = True,
     ) -> None:
         self.seconds = Seconds()
+        self.samples = 0  # that are through
         self._open, self._engine, self._decoder, self._windows = open_recording, engine, decoder, windows
         self._batch_size, self._batch_samples, self._threads = batch_size, batch_samples, threads
         self._padding, self._lock = padding, threading.Lock()
@@ -105,7 +151,8 @@ class Pipeline(Generic[T]):
         under_way: deque[Future[None]] = deque()
         try:
             for batch in self._batches(self._read_ahead(recordings, jobs, workers)):
-                under_way.append(workers.submit(self._infer, batch, workers))
+                if batch:
+                    under_way.append(workers.submit(self._infer, batch))
                 while len(under_way) > self._threads:
                     under_way.popleft().result()
                 while jobs and jobs[0].outcome.done():
@@ -118,9 +165,9 @@ class Pipeline(Generic[T]):
 
     def _read_ahead(
         self, recordings: Iterable[T], jobs: deque[Job[T]], workers: ThreadPoolExecutor
-    ) -> Iterator[Window[T]]:
+    ) -> Iterator[Window[T] | None]:
         """The windows of all recordings in order; those of the next recordings are being read meanwhile."""
-        reading: deque[Iterator[Window[T]]] = deque()
+        reading: deque[Iterator[Window[T] | None]] = deque()
         for recording in recordings:
             job = Job(recording)
             jobs.append(job)
@@ -130,38 +177,47 @@ class Pipeline(Generic[T]):
         while reading:
             yield from reading.popleft()
 
-    def _job_windows(self, job: Job[T], workers: ThreadPoolExecutor) -> Iterator[Window[T]]:
-        """The windows of one recording, of which the first are read at once and the next while those are used."""
+    def _job_windows(self, job: Job[T], workers: ThreadPoolExecutor) -> Iterator[Window[T] | None]:
+        """The windows of one recording, of which the first are read at once and the next while those are used.
+
+        None stands for one that keeps us waiting: it may come from a pipe.
+        """
         source = self._cut(job)
         part = workers.submit(self._read, job, source)
 
-        def windows(part: Future[list[Window[T]]]) -> Iterator[Window[T]]:
-            while found := part.result():
-                if not found[-1].last:
+        def windows(part: Future[list[Window[T]]]) -> Iterator[Window[T] | None]:
+            while True:
+                while not wait([part], PATIENCE).done:
+                    yield None
+                found = part.result()
+                if found and not found[-1].last:
                     part = workers.submit(self._read, job, source)
                 yield from found
-                if found[-1].last:
+                if not found or found[-1].last:
                     return
 
         return windows(part)
 
     def _cut(self, job: Job[T]) -> Iterator[Window[T]]:
         held: Window[T] | None = None
+        decoding = Decoding(self._windows, self._decoder)
         for number, samples in enumerate(self._windows.cut(self._open(job.recording))):
             job.samples += len(samples) - (self._windows.overlap if number else 0)
             if held:
                 yield held
-            held = Window(job, number, samples, last=False)
+            held = Window(job, decoding, number, samples, last=False)
         if held:
             held.last = True
             yield held
 
-    def _batches(self, windows: Iterator[Window[T]]) -> Iterator[list[Window[T]]]:
+    def _batches(self, windows: Iterator[Window[T] | None]) -> Iterator[list[Window[T]]]:
+        """Batches of like length; where reading keeps us waiting, of what there is, and empty ones behind that."""
         waiting: list[Window[T]] = []
         for window in windows:
-            waiting.append(window)
-            if len(waiting) >= BATCHES_WAITING * self._batch_size:
-                yield self._take_alike(waiting)
+            if window:
+                waiting.append(window)
+            if len(waiting) >= BATCHES_WAITING * self._batch_size or not window:
+                yield self._take_alike(waiting) if waiting else []
         while waiting:
             yield self._take_alike(waiting)
 
@@ -186,6 +242,8 @@ class Pipeline(Generic[T]):
     def _read(self, job: Job[T], source: Iterator[Window[T]]) -> list[Window[T]]:
         """The next windows of a recording; none where it failed."""
         found: list[Window[T]] = []
+        if job.outcome.done():  # it failed
+            return found
         with self._timed("read"):
             try:
                 for window in source:
@@ -197,8 +255,8 @@ class Pipeline(Generic[T]):
                 return []
         return found
 
-    def _infer(self, batch: list[Window[T]], workers: ThreadPoolExecutor) -> None:
-        """Run a batch through the engine; what is whole then goes to the decoder."""
+    def _infer(self, batch: list[Window[T]]) -> None:
+        """Run a batch through the engine, and each window's result through the decoder of its recording."""
         try:
             with self._timed("inference"):
                 results = self._engine.log_probs(*pad([window.samples for window in batch]))
@@ -207,33 +265,23 @@ class Pipeline(Generic[T]):
                 window.job.fail(error)
             return
         for window, log_probs in zip(batch, results, strict=True):
-            if self._is_whole(window, log_probs):
-                workers.submit(self._decode, window.job)
+            self._decode(window, log_probs)
 
-    def _is_whole(self, window: Window[T], log_probs: LogProbs) -> bool:
-        """Keep a window's result; true when it was the recording's last missing one."""
+    def _decode(self, window: Window[T], log_probs: LogProbs) -> None:
         job = window.job
-        with self._lock:
-            job.log_probs[window.number] = log_probs
-            if window.last:
-                job.windows = window.number + 1
-            return len(job.log_probs) == job.windows
-
-    def _decode(self, job: Job[T]) -> None:
         try:
             with self._timed("decode"):
-                log_probs = self._windows.stitch([job.log_probs[number] for number in sorted(job.log_probs)])
-                hypotheses = self._decoder.decode(log_probs)
+                hypotheses = window.decoding.add(window.number, log_probs, window.last)
         except BaseException as error:
             job.fail(error)
             return
-        finally:
-            job.log_probs.clear()
-        job.outcome.set_result(hypotheses)
+        with self._lock:
+            self.samples += len(window.samples) - (self._windows.overlap if window.number else 0)
+        if hypotheses is not None:
+            job.end(hypotheses)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         begin = perf_counter()
         yield
-        with self._lock:
-            setattr(self.seconds, stage, getattr(self.seconds, stage) + perf_counter() - begin)
+        self.seconds.add(stage, perf_counter() - begin)

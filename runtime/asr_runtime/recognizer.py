@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -14,18 +15,20 @@ from numpy.typing import ArrayLike
 from asr_runtime import engines
 from asr_runtime.audio import AudioSource, Samples, array_audio, audio_blocks
 from asr_runtime.bundle import Bundle
-from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
+from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis, scorer_weights
 from asr_runtime.engines import Engine
 from asr_runtime.errors import AsrError, BundleError, DecoderError
 from asr_runtime.greedy import GreedyDecoder
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
-from asr_runtime.transcript import Transcript, Word, mean_confidence, split_at_pauses
+from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
 from asr_runtime.windows import Windows
 
 # A file, its bytes or an open stream, or samples with their rate in hertz.
 Recording: TypeAlias = "AudioSource | tuple[ArrayLike, int]"
 
-ENGLISH = Path(__file__).parent / "bundles" / "english"
+BUNDLES = Path(__file__).parent / "bundles"  # those that come along
+DEFAULT = "english"
+ENGLISH = BUNDLES / DEFAULT
 BATCH_SECONDS = 120.0  # about 1 MB of memory for each
 
 
@@ -41,7 +44,8 @@ def load(
     language_model: bool | str | os.PathLike[str] = True,
     **beam: Any,
 ) -> Recognizer:
-    """A recognizer for the bundle at `path` (by default the English one of this package) on `device`.
+    """A recognizer for the bundle at `path`, or the one that comes along by that name (by default `english`), on
+    `device`.
 
     `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
     of at most 20 s, by default as many as suit the engine, go through the model together, of no more than
@@ -50,11 +54,9 @@ def load(
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
     Raises BundleError, EngineError or DecoderError.
     """
-    if path is None and not ENGLISH.is_dir():
-        raise BundleError("this installation has no English bundle; give the path of a bundle.")
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
-    bundle = Bundle.load(ENGLISH if path is None else path)
+    bundle = Bundle.load(_place(DEFAULT if path is None else path))
     engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
@@ -66,6 +68,19 @@ def load(
     )
 
 
+def _place(path: str | os.PathLike[str]) -> Path:
+    """Where the bundle of a path lies; what is not there may be the name of one that comes along."""
+    given, packaged = Path(path), BUNDLES / path
+    if given.exists() or given.name != str(path):
+        return given
+    if not packaged.is_dir():
+        names = sorted(folder.name for folder in BUNDLES.iterdir() if folder.is_dir()) if BUNDLES.is_dir() else []
+        raise BundleError(
+            f"{path}: there is no such bundle; give its path, or one that comes along: {', '.join(names) or 'none'}."
+        )
+    return packaged
+
+
 def beam_search(
     bundle: Bundle, language_model: bool | str | os.PathLike[str], changes: Mapping[str, Any]
 ) -> BeamSearchDecoder:
@@ -73,10 +88,13 @@ def beam_search(
     known = {item.name for item in fields(BeamConfig)}
     if unknown := sorted({*bundle.decoder, *changes} - known):
         raise DecoderError(f"the beam search has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}.")
-    settings = {**bundle.decoder, **changes}
+    settings: dict[str, Any] = {**bundle.decoder}
     own = {role: bundle.path(file) for role in ("language_model", "lexicon") if (file := bundle.find(role))}
     if language_model is not True:
         own = {"language_model": Path(language_model)} if language_model else {}
+    if own and language_model is not True and (weights := scorer_weights(own["language_model"])):
+        settings["alpha"], settings["beta"] = weights  # a .scorer package brings its own
+    settings |= changes
     if "language_model" not in own and "beta" not in changes:
         settings["beta"] = 0.0  # the bonus per word pays for the language model's price of words
     return BeamSearchDecoder(bundle.tokens, blank=bundle.blank, config=BeamConfig(**settings), **own)
@@ -111,6 +129,11 @@ class Recognizer:
     def seconds(self) -> Seconds:
         """Seconds of audio so far, and the seconds that threads spent in each stage."""
         return self._pipeline.seconds
+
+    @property
+    def heard(self) -> float:
+        """Seconds of audio that went through the model so far, also of recordings that are not done."""
+        return self._pipeline.samples / self.bundle.sample_rate
 
     @overload
     def transcribe(self, audio: AudioSource) -> Transcript: ...  # type: ignore[overload-overlap]
@@ -147,32 +170,41 @@ class Recognizer:
             except AsrError as error:
                 yield error
             else:
-                yield self._transcript(_name(job.recording), job.samples, hypotheses[0])
+                yield self._transcript(_name(job.recording), job.samples, hypotheses)
 
     def _open(self, recording: Recording) -> Iterator[Samples]:
         if isinstance(recording, tuple):
             return iter([array_audio(*recording, self.bundle.sample_rate)])
-        return audio_blocks(recording, self.bundle.sample_rate)
+        return audio_blocks(recording, self.bundle.sample_rate, partial(self.seconds.add, "resample"))
 
-    def _transcript(self, name: str, samples: int, best: Hypothesis) -> Transcript:
+    def _transcript(self, name: str, samples: int, hypotheses: Sequence[Hypothesis]) -> Transcript:
         duration = samples / self.bundle.sample_rate
-        self.seconds.audio += duration
-        step = self.bundle.frame_seconds
-        # The last frame may reach a little beyond the audio.
-        words = tuple(
-            Word(word.text, min(word.start * step, duration), min(word.end * step, duration), word.confidence)
-            for word in best.words
-        )
+        self.seconds.add("audio", duration)
+        words = self._words(hypotheses[0], duration)
         return Transcript(
             audio=name,
-            duration=duration,
-            text=best.text,
+            duration=round(duration, 3),
+            text=hypotheses[0].text,
             confidence=mean_confidence(words),
             words=words,
             segments=tuple(split_at_pauses(words)),
             model=self.bundle.name,
             device=self.engine.device,
+            language=self.bundle.language,
+            alternatives=tuple(map(_alternative, hypotheses)) if len(hypotheses) > 1 else (),
         )
+
+    def _words(self, best: Hypothesis, duration: float) -> tuple[Word, ...]:
+        """Words with their times rounded to the millisecond; the last frame may reach a little beyond the audio."""
+
+        def seconds(frame: int) -> float:
+            return round(min(frame * self.bundle.frame_seconds, duration), 3)
+
+        return tuple(Word(word.text, seconds(word.start), seconds(word.end), word.confidence) for word in best.words)
+
+
+def _alternative(hypothesis: Hypothesis) -> Alternative:
+    return Alternative(hypothesis.text, hypothesis.score, mean_confidence(hypothesis.words))
 
 
 def _name(recording: Recording) -> str:

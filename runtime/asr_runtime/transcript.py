@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 PAUSE = 0.8  # seconds between two words that begin a new segment
 
@@ -30,10 +31,21 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another reading of the whole recording; `score` is the natural logarithm that the search maximises."""
+
+    text: str
+    score: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class Transcript:
     """The text of one recording.
 
-    `duration` is in seconds, `confidence` the mean of the words' (0 without any), `device` where the model really ran.
+    `duration` is in seconds, `confidence` the mean of the words' (0 without any), `device` where the model really ran,
+    `language` the bundle's. `alternatives`, the best first and `text` among them, are there where more than one reading
+    was asked for.
     """
 
     audio: str
@@ -44,6 +56,8 @@ class Transcript:
     segments: tuple[Segment, ...] = field(repr=False)
     model: str = ""
     device: str = ""
+    language: str = ""
+    alternatives: tuple[Alternative, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text
@@ -60,7 +74,12 @@ class Transcript:
         return f"<p>{' '.join(spans)}</p><small>{caption}</small>"
 
 
-def mean_confidence(words: Sequence[Word]) -> float:
+class _Confident(Protocol):
+    @property
+    def confidence(self) -> float: ...
+
+
+def mean_confidence(words: Sequence[_Confident]) -> float:
     """Mean of the words' confidences, 0 without words."""
     return sum(word.confidence for word in words) / len(words) if words else 0.0
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr_runtime.audio import Samples
 from asr_runtime.errors import BundleError
+
+LogProbs: TypeAlias = NDArray[np.float32]
 
 # Models hear utterances of up to some 17 s in training and get worse on much longer ones: of 15 to 30 s, and the whole,
 # windows of about this length had the fewest errors.
@@ -63,23 +65,41 @@ class Windows:
             held, count = [samples], len(samples)
         yield np.concatenate(held)
 
-    def stitch(self, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Log-probabilities [frames, tokens] of the whole from those of its windows, in order.
-
-        Within each overlap, the seam lies where the two windows agree best: there neither has lost its context, and
-        no token is cut in half or told twice.
-        """
-        overlap = self.overlap // self.frame
-        hop = self.length // self.frame - overlap
-        kept, begin = [], 0
-        for part, following in pairwise(parts):
-            seam = _seam(part[hop : hop + overlap], following[:overlap])
-            kept.append(part[begin : hop + seam])
-            begin = seam
-        return np.concatenate([*kept, parts[-1][begin:]]) if kept else parts[0]
+    def stitch(self, parts: Iterable[LogProbs]) -> LogProbs:
+        """Log-probabilities [frames, tokens] of the whole from those of its windows, in order."""
+        stitcher = Stitcher(self)
+        return np.concatenate([*map(stitcher.add, parts), stitcher.rest()])
 
 
-def _seam(left: NDArray[np.float32], right: NDArray[np.float32]) -> int:
+class Stitcher:
+    """Joins the log-probabilities of one recording's windows as they come; it holds one window at most.
+
+    Within each overlap, the seam lies where the two windows agree best: there neither has lost its context, and no
+    token is cut in half or told twice.
+    """
+
+    def __init__(self, windows: Windows) -> None:
+        self._overlap = windows.overlap // windows.frame
+        self._hop = windows.length // windows.frame - self._overlap
+        self._held: LogProbs | None = None
+        self._begin = 0  # of what is left of it
+
+    def add(self, part: LogProbs) -> LogProbs:
+        """The frames before the seam with `part`, the next window's log-probabilities [frames, tokens]."""
+        held, begin, seam = self._held, self._begin, 0
+        if held is not None:
+            seam = _seam(held[self._hop : self._hop + self._overlap], part[: self._overlap])
+        self._held, self._begin = part, seam
+        return part[:0] if held is None else held[begin : self._hop + seam]
+
+    def rest(self) -> LogProbs:
+        """The frames behind the last seam."""
+        if self._held is None:
+            raise ValueError("there was no window")
+        return self._held[self._begin :]
+
+
+def _seam(left: LogProbs, right: LogProbs) -> int:
     """The frame of an overlap, in its middle half, around which two windows' probabilities differ least."""
     frames = min(len(left), len(right))
     difference = np.abs(np.exp(left[:frames]) - np.exp(right[:frames])).sum(axis=1)

@@ -85,6 +85,7 @@ def test_every_family_equals_transformers_in_the_batches_that_its_bundle_allows(
     assert bundle.tokens == ("", "<s>", "</s>", "<unk>", " ", *"ABCDEFG'")
     assert bundle.padding is (norm == "layer")
     assert bundle.provenance["import"]["feat_extract_norm"] == norm
+    assert call("verify", str(tmp_path / "bundle"), "--against", str(folder)) == 0
     items = [
         speech_like(length, RATE, length) for length in ((16_000, 9_001, 30_123) if bundle.padding else (16_000,) * 3)
     ]
@@ -109,6 +110,15 @@ def test_a_group_norm_model_would_hear_padding_and_the_pipeline_gives_it_none(tm
         whole = model(samples).logits
         longer = model(torch.nn.functional.pad(samples, (0, 8_000))).logits[:, : whole.shape[1]]
     assert (whole - longer).abs().max() > 1e-3  # transformers' own leak, which the bundle avoids
+
+
+def test_without_transformers_its_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "small", "wav2vec2", "layer")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert call("import-huggingface", str(folder), str(tmp_path / "bundle")) == 1
+    assert "pip install 'asr-deploy[huggingface]'" in capsys.readouterr().err
 
 
 def changed(folder: Path, name: str, **values: Any) -> None:

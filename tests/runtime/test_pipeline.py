@@ -1,5 +1,6 @@
 """The pipeline: order, alike lengths, long recordings, and errors that stay with their recording."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asr_runtime.errors import AudioError, EngineError
-from asr_runtime.greedy import GreedyDecoder
+from asr_runtime.greedy import GreedyDecoder, GreedyStream
 from asr_runtime.pipeline import Pipeline
 from asr_runtime.windows import Windows
 
@@ -118,3 +119,53 @@ def test_the_stages_are_timed() -> None:
     line = pipeline(ThresholdEngine())
     list(line.run([signal("abc")]))
     assert min(line.seconds.read, line.seconds.inference, line.seconds.decode) > 0
+
+
+def test_a_recording_that_keeps_waiting_does_not_hold_back_those_before_it() -> None:
+    opened = threading.Event()
+
+    def slow(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        if len(samples) == 2:
+            assert opened.wait(30)
+        yield samples
+
+    jobs = pipeline(ThresholdEngine(), slow).run([signal("ab"), signal("ba"), signal("c")])
+    assert [next(jobs).outcome.result()[0].text for _ in range(2)] == ["ab", "ba"]
+    opened.set()
+    assert [job.outcome.result()[0].text for job in jobs] == ["c"]
+
+
+def test_log_probabilities_of_a_long_recording_are_decoded_as_they_come() -> None:
+    """No more frames wait for the decoder than the workers have in their hands."""
+    text = "abc" * 2000
+    held = most = 0
+
+    class Counting(ThresholdEngine):
+        def log_probs(self, waveforms: NDArray[np.float32], lengths: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+            nonlocal held, most
+            held += int(lengths.sum())
+            most = max(most, held)
+            return super().log_probs(waveforms, lengths)
+
+    class Fed(GreedyStream):
+        def feed(self, log_probs: NDArray[np.float32]) -> None:
+            nonlocal held
+            held -= len(log_probs) * WINDOWS.length // (WINDOWS.length - WINDOWS.overlap)
+            super().feed(log_probs)
+
+    class Decoder(GreedyDecoder):
+        def stream(self) -> Fed:
+            return Fed(self._hypothesis)
+
+    line = Pipeline(
+        lambda samples: iter([samples]),
+        Counting(),
+        Decoder(TOKENS),
+        WINDOWS,
+        batch_size=1,
+        batch_samples=100,
+        threads=2,
+    )
+    (job,) = line.run([signal(text)])
+    assert job.outcome.result()[0].text == text
+    assert most < 20 * WINDOWS.length

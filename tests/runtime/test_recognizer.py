@@ -139,10 +139,19 @@ def test_settings_that_cannot_be_are_named(tone_bundle: Path, tmp_path: Path) ->
         asr_runtime.load(tone_bundle, language_model=tmp_path / "absent.arpa")
 
 
-def test_no_bundle_is_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr_runtime.recognizer.ENGLISH", tmp_path / "absent")
-    with pytest.raises(BundleError, match="no English bundle"):
+def test_a_bundle_that_comes_along_is_found_by_its_name(
+    tone_bundle: Path, spell: Spell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr_runtime.recognizer.BUNDLES", tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(BundleError, match=r"^english: .* comes along: none\.$"):
         asr_runtime.load()
+    shutil.copytree(tone_bundle, tmp_path / "tones")
+    assert asr_runtime.load("tones", greedy=True).transcribe(spell("hi"), 16000).text == "hi"
+    with pytest.raises(BundleError, match=r"^chords: .* comes along: tones\.$"):
+        asr_runtime.load("chords")
+    with pytest.raises(BundleError, match=r"^.*absent/tones: there is no bundle here"):
+        asr_runtime.load(tmp_path / "absent" / "tones")
 
 
 def test_threads_may_share_a_recognizer(recognizer: Recognizer, spell: Spell) -> None:
