@@ -35,7 +35,7 @@ def to_onnx_command(
     recording: Annotated[list[Path] | None, typer.Option(help="Recording to prove the graph on, too.")] = None,
     weights: Annotated[str, typer.Option(help="How weights are stored: fp32, fp16 or int8.")] = "fp32",
     precision: Annotated[
-        str, typer.Option(help="What the encoder computes in: fp32, or fp16 for GPUs, added to the bundle.")
+        str, typer.Option(help="What the encoder computes in: fp32; fp16 for GPUs or int8 for CPUs, added to it.")
     ] = "fp32",
     force: Force = False,
 ) -> None:
@@ -47,8 +47,8 @@ def to_onnx_command(
         raise typer.BadParameter(f"{weights!r} is none of {', '.join(PRECISIONS)}", param_hint="--weights")
     if precision not in MODEL_FILES:
         raise typer.BadParameter(f"{precision!r} is none of {', '.join(MODEL_FILES)}", param_hint="--precision")
-    if precision == "fp16" and weights == "int8":
-        raise typer.BadParameter("a model of --precision fp16 has its weights in fp16", param_hint="--weights")
+    if precision != "fp32" and weights not in ("fp32", precision):
+        raise typer.BadParameter(f"a model of --precision {precision} has its weights in it", param_hint="--weights")
     made, proofs = to_onnx(
         checkpoint,
         bundle,

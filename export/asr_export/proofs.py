@@ -23,6 +23,8 @@ from asr_runtime.engines.onnx import CRASHES_ON_HALF
 from asr_runtime.errors import ExportError
 
 TOLERANCE = 1e-4  # of natural log-probabilities, float32
+INTEGER_TOLERANCE = 3.0  # where matrices are multiplied in 8 bits: finds faults only, the texts count
+FRAMES_CHANGED = 0.1  # most, whose best token may be another in 8 bits; half of that on signals that are no speech
 HALF_TOLERANCE = 2e-2  # the same where the encoder computes in float16
 LARGEST_HALF = 65504 / 2  # of a value in float16: louder input than the proof's must not make it infinite
 # A model that was learnt by heart amplifies rounding, PyTorch's own beyond the tolerance: then two float32 programs
@@ -167,6 +169,22 @@ def check_structure(graph: onnx.ModelProto) -> bytes:
         raise ExportError(f"the exported graph is not valid ONNX ({first}); nothing was written.") from error
     serialised: bytes = graph.SerializeToString()
     return serialised
+
+
+def prove_integers(graph: onnx.ModelProto, model: Recogniser, recordings: Sequence[Samples] = ()) -> Rounding:
+    """What multiplying in 8 bits changes; raises ExportError where that is more than rounding could."""
+    session, gaps, changed = Session(check_structure(graph)), [], []
+    for batch in batches(model, recordings):
+        sizes, waveform = [len(item) for item in batch], padded(batch)
+        expected = reference(model, waveform, sizes)
+        for a, b in zip(session.log_probs(waveform, np.array(sizes)), expected, strict=True):
+            gaps.append(difference(a, b).ravel())
+            changed.append(a.argmax(1) != b.argmax(1))
+    every, frames = np.concatenate(gaps), np.concatenate(changed)
+    found = Rounding(float(every.max()), float(every.mean()), float(frames.mean()))
+    if not (found.max_difference <= INTEGER_TOLERANCE and found.frames_changed <= FRAMES_CHANGED):
+        raise ExportError(f"the model does not bear 8-bit arithmetic, so nothing was written: {found}.")
+    return found
 
 
 def half_exposed(graph: onnx.ModelProto) -> onnx.ModelProto | None:

@@ -14,13 +14,15 @@ from asr_export.check import add_check, renew_check
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove, spoken
+from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove, prove_integers, spoken
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
 from asr_runtime.errors import ExportError
 from asr_training.checkpoint import Checkpoint, load_checkpoint
+from asr_training.model import CRNNEncoder
 
-MODEL_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # by the encoder's arithmetic
+# by the encoder's arithmetic
+MODEL_FILES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 
 
 def to_onnx(
@@ -39,8 +41,8 @@ def to_onnx(
 ) -> tuple[Bundle, list[Figures | Rounding]]:
     """Author the graph of a checkpoint, prove it, and write it as a bundle; returns what the proofs measured, too.
 
-    `weights` says how they are stored: fp32, fp16 or int8 (see `compact`). With `arithmetic` fp16, whose weights are
-    always float16, the model joins the bundle that lies there, if one does; else it makes one alone.
+    `weights` says how they are stored: fp32, fp16 or int8 (see `compact`). With `arithmetic` fp16 or int8 the
+    weights have that type, too, and the model joins the bundle that lies there, if one does; else it makes one alone.
 
     Raises RecipeError for the checkpoint, ExportError for the proof or the card, DecoderError for the language model,
     AudioError for a recording and BundleError for the bundle; then nothing is written.
@@ -50,7 +52,7 @@ def to_onnx(
     if language_model:
         files += language_model_files(language_model, checkpoint.alphabet.tokens)
     samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
-    joins = arithmetic == "fp16" and bundle.exists()
+    joins = arithmetic != "fp32" and bundle.exists()
     if joins:
         refuse_other_model(bundle, checkpoint)
     graph, proofs = proved(checkpoint, weights, samples, arithmetic)
@@ -81,6 +83,11 @@ def proved(
     checkpoint: Checkpoint, weights: str, recordings: Sequence[Samples], arithmetic: str = "fp32"
 ) -> tuple[onnx.ModelProto, dict[str, Figures | Rounding]]:
     """The graph, equal to PyTorch with the weights that it stores, and what storing them changed."""
+    if arithmetic == "int8":
+        if isinstance(checkpoint.model.encoder, CRNNEncoder):
+            raise ExportError("8-bit arithmetic makes no recurrent model faster; give --precision fp32 or fp16.")
+        eight = author(checkpoint.model, checkpoint.alphabet.tokens, arithmetic=arithmetic)
+        return eight, {"rounding": prove_integers(eight, checkpoint.model, recordings)}
     if arithmetic == "fp16":
         half = author(checkpoint.model, checkpoint.alphabet.tokens, arithmetic=arithmetic)
         return half, {"log_probs": prove(half, checkpoint.model, recordings)}

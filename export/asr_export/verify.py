@@ -12,7 +12,16 @@ import numpy as np
 
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.importers.verify import verify_import
-from asr_export.proofs import HALF_TOLERANCE, TOLERANCE, Figures, LogProbs, Samples, measure, reference
+from asr_export.proofs import (
+    HALF_TOLERANCE,
+    INTEGER_TOLERANCE,
+    TOLERANCE,
+    Figures,
+    LogProbs,
+    Samples,
+    measure,
+    reference,
+)
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, BundleFile, update_bundle
 from asr_runtime.engines import Engine, choose
@@ -113,11 +122,11 @@ def read_spoken(manifest: Path, checkpoint: Checkpoint) -> list[Spoken]:
 def verify_model(bundle: Bundle, file: BundleFile, checkpoint: Checkpoint, spoken: Sequence[Spoken]) -> Verified:
     """One model file on the engine that `asr-run` takes, against PyTorch."""
     engine = choose(bundle, "cpu", precision=file.precision)
-    storages = {name: storage for storage, name in PRECISIONS.items()} | {"fp16": "fp32"}
+    storages = {name: storage for storage, name in PRECISIONS.items()} | {"fp16": "fp32", "int8": "fp32"}
     if file.precision not in storages:
         raise ExportError(f"{file.path} has the precision {file.precision}, wanted {', '.join(storages)}.")
     model = rounded(checkpoint.model, storages[file.precision])
-    tolerance = HALF_TOLERANCE if file.precision == "fp16" else TOLERANCE
+    tolerance = {"fp16": HALF_TOLERANCE, "int8": INTEGER_TOLERANCE}.get(str(file.precision), TOLERANCE)
     figures = measure(engine, model, [each.samples for each in spoken[:RECORDINGS]], tolerance)
     return Verified(file, figures, compare_texts(bundle, engine, checkpoint, spoken) if spoken else {})
 

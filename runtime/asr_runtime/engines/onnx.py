@@ -50,7 +50,7 @@ class OnnxEngine:
 
 
 def onnx_model(bundle: Bundle, precision: str | None, *, half: bool) -> BundleFile:
-    """The ONNX model of that precision; without one given a model in float16 if `half`, else another, where there is.
+    """The ONNX model of that precision; without one given a model in float16 if `half`, else another, 8 bits last.
 
     Raises EngineError.
     """
@@ -61,7 +61,7 @@ def onnx_model(bundle: Bundle, precision: str | None, *, half: bool) -> BundleFi
             f"the bundle {bundle.name} has no ONNX model{f' in {precision}' if precision else ''}; "
             f"it has {', '.join(f'{file.engine} {file.precision}' for file in models) or 'none'}."
         )
-    return min(fitting, key=lambda file: (file.precision == "fp16") != half)
+    return min(fitting, key=lambda file: ((file.precision == "fp16") != half, file.precision == "int8"))
 
 
 def check_batch(waveforms: NDArray[np.float32], lengths: NDArray[np.int64], *, padding: bool = True) -> None:
