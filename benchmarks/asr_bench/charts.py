@@ -58,7 +58,7 @@ def _latency(result: Result) -> list[str]:
     ]
     served = [each for each in result["points"] if "tries" in each]
     queues = [
-        Line(name, [(each["rate"], each["p99_ms"]) for point in points for each in point["tries"]])
+        Line(name, [(each["rate"], each["p99_ms"]) for point in points for each in point["tries"]], connected=False)
         for name, points in _grouped(served, "bound_s").items()
     ]
     drawn = [chart("Latency by length, warm", "seconds of audio", "milliseconds", lines)] if lines else []

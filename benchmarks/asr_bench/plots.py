@@ -16,11 +16,12 @@ MARKERS = ("M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0", "M-4,-4h8v8h-8z", "M0,-5l5,9h-1
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y), from left to right or not; `labels` are written at them."""
+    """Points (x, y), from left to right or not, a line through them if `connected`; `labels` are written at them."""
 
     name: str
     points: Sequence[tuple[float, float]]
     labels: Sequence[str] = ()
+    connected: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,8 @@ def _line(number: int, line: Line, x: Axis, y: Axis) -> str:
     places = [(x.pixel(across), y.pixel(up)) for across, up in line.points]
     path = " ".join(f"{across:.1f},{up:.1f}" for across, up in places)
     width = 3 if number == 0 else 1.8
-    parts = [
-        f'<polyline points="{path}" fill="none" stroke="{COLOURS[number % len(COLOURS)]}" stroke-width="{width}"/>'
-    ]
+    stroke = COLOURS[number % len(COLOURS)] if line.connected else "none"
+    parts = [f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="{width}"/>']
     parts += [_marker(number, across, up) for across, up in places]
     written: list[tuple[float, float]] = []
     for index, ((across, up), label) in enumerate(zip(places, line.labels, strict=False)):

@@ -52,6 +52,8 @@ def accuracy_markdown(result: dict[str, Any]) -> str:
     ]
     return (
         f"# Accuracy of {result['bundle']['name']} on {result['manifest']}\n\n"
+        f"Of all words and characters together; intervals by drawing utterances again; texts compared in "
+        f"{result.get('normaliser', 'plain')} spelling.\n\n"
         + table(["decoder", "source", "utterances", "WER % (95 % interval)", "CER % (95 % interval)"], rows)
         + "\nConfidences of words:\n\n"
         + table(["decoder", "words", "expected calibration error"], confidences)
@@ -113,7 +115,9 @@ def _said(options: dict[str, Any]) -> str:
 def points_table(points: Sequence[Point]) -> str:
     """Points of one kind: what differs between them, their figures, error rates, and the device that was used."""
     keys = [key for key in points[0]["key"] if key == "system" or len({str(each["key"][key]) for each in points}) > 1]
-    shown = metrics(points)
+    # Seconds for all recordings together are in the JSON; the real-time factor says the same for any number of them.
+    whole = {"wall_seconds", "cpu_seconds"} if any("real_time_factor" in each["rounds"] for each in points) else set()
+    shown = [metric for metric in metrics(points) if metric not in whole]
     rated, used = any("rates" in each for each in points), any("device_used" in each for each in points)
     head = [*(key.replace("_", " ") for key in keys), *(METRICS[metric].label for metric in shown)]
     rows = []
