@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr_export.cli_deploy import doctor_command, to_tensorrt_command
+from asr_export.cli_tune import tune_command
 from asr_runtime.errors import AsrError, sentence
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def to_onnx_command(
 
 
 app.command("to-tensorrt")(to_tensorrt_command)
+app.command("tune")(tune_command)
 app.command("doctor")(doctor_command)
 
 
@@ -229,7 +231,7 @@ def add_check_command(
 @app.command("verify")
 def verify_command(
     bundle: BundlePath,
-    against: Annotated[Path, typer.Option(help="Folder of the checkpoint that the bundle was made from.")],
+    against: Annotated[Path, typer.Option(help="Checkpoint that the bundle was made from, or what was imported.")],
     manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
 ) -> None:
     """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate."""

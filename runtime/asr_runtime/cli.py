@@ -85,6 +85,7 @@ def _run(options: argparse.Namespace) -> int:
                     _on_cluster(options, wanted, output, report)
                 else:
                     _transcribe(_recognizer(options), wanted, raw_format(options), output, report)
+            output.end()
             if report.failed == len(found):
                 raise _NothingCameOut
     except _NothingCameOut:

@@ -45,7 +45,7 @@ def _by_pyav(stream: BinaryIO, name: str) -> tuple[Iterator[Samples], int]:
         container: Any = av.open(stream, options={"protocol_whitelist": "file"})
         track = container.streams.audio[0]
         rate = int(track.rate)
-    except (av.FFmpegError, IndexError, TypeError, ValueError) as error:
+    except (av.FFmpegError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise _not_audio(name, error) from error
 
     def blocks() -> Iterator[Samples]:

@@ -31,6 +31,9 @@ class Output(Protocol):
     def write(self, recording: Input, transcript: Transcript) -> None:
         """Write one."""
 
+    def end(self) -> None:
+        """There are no more."""
+
 
 @contextmanager
 def opened(place: Destination, recordings: Sequence[Input]) -> Iterator[Output]:
@@ -45,18 +48,14 @@ def opened(place: Destination, recordings: Sequence[Input]) -> Iterator[Output]:
         if len(recordings) > 1 and not kind.several:
             raise AsrError(f"one {place.formats[0]} holds one recording; give --output-dir or --beside for several.")
         with _opened(place.file, place.force) as stream:
-            writer = kind(len(recordings) == 1, place.style)
-            stream.write(writer.head())
-            yield OneStream(stream, writer)
-            stream.write(writer.tail())
-            stream.flush()
+            yield OneStream(stream, kind(len(recordings) == 1, place.style))
 
 
 class OneStream:
     """All transcripts one behind the other."""
 
     def __init__(self, stream: TextIO, writer: Writer) -> None:
-        self._stream, self._writer = stream, writer
+        self._stream, self._writer, self._begun = stream, writer, False
 
     def wants(self, recording: Input) -> bool:
         """All of them."""
@@ -64,7 +63,15 @@ class OneStream:
 
     def write(self, recording: Input, transcript: Transcript) -> None:
         """Write one, at once."""
-        self._stream.write(self._writer.body(transcript))
+        self._say(self._writer.body(transcript))
+
+    def end(self) -> None:
+        """Close what is open."""
+        self._say(self._writer.tail())
+
+    def _say(self, text: str) -> None:
+        self._stream.write(text if self._begun else self._writer.head() + text)
+        self._begun = True
         self._stream.flush()
 
 
@@ -84,6 +91,9 @@ class ResumedLines:
         rest = self._writer.body(transcript).encode("utf-8", "surrogateescape")
         while rest:
             rest = rest[os.write(self._file, rest) :]
+
+    def end(self) -> None:
+        """Nothing: every line is whole."""
 
 
 class FileForEach:
@@ -118,6 +128,9 @@ class FileForEach:
                 raise AsrError(f"{path.parent}: this folder cannot be made ({error.strerror}).") from error
             with _renamed_when_whole(path) as stream:
                 stream.write(writer.head() + writer.body(transcript) + writer.tail())
+
+    def end(self) -> None:
+        """Nothing: every file is whole."""
 
     def _missing(self, recording: Input) -> dict[str, Path]:
         paths = self._paths(recording)

@@ -43,15 +43,14 @@ float& PrefixBeamSearch::merged_of(uint32_t index) {
 double PrefixBeamSearch::hot_credit_of(uint32_t index) const {
   if (!hot_words_) return 0.0;
   if (index < beam_.size()) return beam_[index].hot_credit;
-  const Candidate& candidate = candidates_[index - beam_.size()];
-  return beam_[candidate.slot].hot_credit + candidate.hot_gain;
+  return candidates_[index - beam_.size()].hot_credit;
 }
 
 // The share of the weight that goes to the loser speaks against each word that the winner has and the loser lacks. The
 // same rival comes back frame after frame, so that the largest share counts, not the product.
 void PrefixBeamSearch::doubt(uint32_t winner, uint32_t loser, double share) {
   const size_t old_size = beam_.size();
-  const auto node_of = [&](uint32_t i) { return beam_[i < old_size ? i : candidates_[i - old_size].slot].node; };
+  const auto node_of = [&](uint32_t i) { return i < old_size ? beam_[i].node : candidates_[i - old_size].parent; };
   const auto closed_by = [&](uint32_t i) { return i < old_size ? kNone : candidates_[i - old_size].spelling; };
   const auto lower = [most = static_cast<float>(1.0 - share)](float* trust) { *trust = std::min(*trust, most); };
   different_words(node_of(winner), node_of(loser), closed_by(loser), &different_);
@@ -108,17 +107,11 @@ void PrefixBeamSearch::select() {
   if (merges_futures_ && !candidates_.empty()) merge_equal_futures();
   Cut cut{best_ * threshold_, beam_.size() + candidates_.size()};
   if (cut.ties > model_.options.beam_size) cut_to_beam_size(&cut);
-  const auto passes = [&cut](double weight) {
-    if (weight != cut.weight) return weight > cut.weight;
-    return weight > 0.0 && cut.ties > 0 && cut.ties-- > 0;
-  };
-  for (size_t i = 0; i < beam_.size(); ++i) {
-    if (!passes(next_blank_[i] + next_label_[i])) next_blank_[i] = next_label_[i] = 0.0;
-  }
+  drop_light(&cut);
   for (const Candidate& candidate : candidates_) {
-    if (passes(candidate.weight)) admit(candidate);
+    if (cut.passes(candidate.weight)) admit(candidate);
   }
-  compact();
+  for (const uint32_t node : dropped_) release(node);
   renormalise();
 }
 
@@ -140,14 +133,37 @@ void PrefixBeamSearch::cut_to_beam_size(Cut* cut) {
   cut->ties = 1 + static_cast<size_t>(std::count(weights_.begin(), last, *last));
 }
 
-// Appends a new prefix to the beam; its parent may be dropped afterwards, but keeps its node while it has children.
+// Drops what does not pass and moves the rest together. Nodes are released later: new prefixes may stand on them.
+void PrefixBeamSearch::drop_light(Cut* cut) {
+  Slot* const beam = beam_.data();
+  const double *const blank = next_blank_.data(), *const label = next_label_.data();
+  size_t kept = 0;
+  dropped_.clear();
+  for (size_t i = 0, size = beam_.size(); i < size; ++i) {
+    Node& node = nodes_[beam[i].node];
+    if (!cut->passes(blank[i] + label[i])) {
+      node.slot = kNone;
+      dropped_.push_back(beam[i].node);
+      continue;
+    }
+    if (i != kept) beam[kept] = beam[i];
+    beam[kept].blank = blank[i];
+    beam[kept].label = label[i];
+    node.slot = static_cast<uint32_t>(kept++);
+  }
+  beam_.resize(kept);
+}
+
+// Appends a new prefix to the beam.
 void PrefixBeamSearch::admit(const Candidate& candidate) {
-  const uint32_t parent = beam_[candidate.slot].node;
-  uint32_t node = child_of(parent, candidate.token);
-  if (node == kNone) node = new_node(parent, candidate);
+  uint32_t node = child_of(candidate.parent, candidate.token);
+  if (node == kNone) node = new_node(candidate.parent, candidate);
+  nodes_[node].slot = static_cast<uint32_t>(beam_.size());
   nodes_[node].entered = frame_;
-  nodes_[node].parent_exit = beam_[candidate.slot].exit;
-  Slot slot{};
+  nodes_[node].parent_exit = candidate.parent_exit;
+  Slot& slot = beam_.emplace_back();
+  slot.blank = 0.0;
+  slot.label = candidate.weight;
   slot.edge = candidate.edge;
   slot.state = candidate.state;
   slot.future = candidate.future;
@@ -157,33 +173,12 @@ void PrefixBeamSearch::admit(const Candidate& candidate) {
   slot.exit = frame_ + 1;
   slot.hot = candidate.hot;
   slot.merged = candidate.merged;
-  slot.hot_credit = beam_[candidate.slot].hot_credit + candidate.hot_gain;
+  slot.hot_credit = candidate.hot_credit;
   if (model_.lexicon && candidate.trie != kOpen) {
     slot.children = (*model_.lexicon)[candidate.trie].children;
     slot.first = (*model_.lexicon)[candidate.trie].first;
+    if (slot.children != 0) __builtin_prefetch(&(*model_.lexicon)[slot.first]);
   }
-  beam_.push_back(slot);
-  next_blank_.push_back(0.0);
-  next_label_.push_back(candidate.weight);
-}
-
-void PrefixBeamSearch::compact() {
-  size_t kept = 0;
-  dropped_.clear();
-  for (size_t i = 0; i < beam_.size(); ++i) {
-    const uint32_t node = beam_[i].node;
-    if (next_blank_[i] + next_label_[i] <= 0.0) {
-      nodes_[node].slot = kNone;
-      dropped_.push_back(node);
-      continue;
-    }
-    if (i != kept) beam_[kept] = beam_[i];
-    beam_[kept].blank = next_blank_[i];
-    beam_[kept].label = next_label_[i];
-    nodes_[node].slot = static_cast<uint32_t>(kept++);
-  }
-  beam_.resize(kept);
-  for (const uint32_t node : dropped_) release(node);
 }
 
 void PrefixBeamSearch::renormalise() {

@@ -7,6 +7,13 @@
 
 namespace asr {
 
+// How many bits are set; without an instruction for it, which the oldest processors lack, compilers call a function.
+inline uint32_t count_bits(uint32_t bits) {
+  bits -= bits >> 1 & 0x55555555u;
+  bits = (bits & 0x33333333u) + (bits >> 2 & 0x33333333u);
+  return ((bits + (bits >> 4)) & 0x0F0F0F0Fu) * 0x01010101u >> 24;
+}
+
 class Lexicon {
  public:
   static constexpr uint32_t kNone = 0xFFFFFFFF;
@@ -44,7 +51,7 @@ class Lexicon {
     const Node& n = nodes_[node];
     const uint32_t bit = uint32_t{1} << code;
     if (!(n.children & bit)) return kNone;
-    return n.first + static_cast<uint32_t>(__builtin_popcount(n.children & (bit - 1)));
+    return n.first + count_bits(n.children & (bit - 1));
   }
 
  private:

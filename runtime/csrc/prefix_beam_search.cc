@@ -13,18 +13,19 @@ constexpr size_t kCacheSize = 4096;
 // The blank of a frame counts at least this much (against the likeliest token), so that some prefix always survives.
 constexpr float kLeastBlank = 1e-30f;
 
-// e^x for x <= 0 to 2e-7 of its value; 0 below e^-87. Plain arithmetic, so that compilers turn it into vectors.
+// e^x for x <= 0 to 2e-7 of its value; 0 below e^-87.7. Plain arithmetic without a branch, so that compilers turn it
+// into vectors.
 inline float fast_exp(float x) {
-  const float scaled = std::max(x, -87.0f) * 1.44269504f;
+  const float scaled = (x < -88.0f ? -88.0f : x) * 1.44269504f;
   const auto whole = static_cast<int32_t>(scaled - 0.5f);  // rounds to nearest: scaled <= 0
   const float f = (scaled - static_cast<float>(whole)) * 0.693147181f;
   const float power =
       1.0f +
       f * (1.0f + f * (0.5f + f * (1.66666667e-1f + f * (4.16666667e-2f + f * (8.3333333e-3f + f * 1.3888889e-3f)))));
-  const int32_t bits = (whole + 127) << 23;
+  const int32_t bits = (whole + 127) << 23;  // all 0 at the lowest exponent
   float factor;
   std::memcpy(&factor, &bits, sizeof(factor));
-  return x < -87.0f ? 0.0f : power * factor;
+  return power * factor;
 }
 
 uint64_t mix(uint64_t hash, uint64_t value) {
@@ -37,6 +38,8 @@ uint64_t state_hash(const LanguageModel::State& state) {
   for (unsigned i = 0; i < state.length; ++i) hash = mix(hash, state.words[i]);
   return hash;
 }
+
+uint32_t lowest_bit(uint32_t bits) { return static_cast<uint32_t>(__builtin_ctz(bits)); }
 
 // An unknown spelling goes on alike whatever it was; everything else lies in token, lexicon and language model.
 uint64_t future_of(uint32_t token, uint32_t trie, uint64_t state, uint32_t hot) {
@@ -57,6 +60,7 @@ PrefixBeamSearch::PrefixBeamSearch(const SearchModel& model)
     letters_.push_back(letter ? uint32_t{1} << alphabet.codes(token)[0] : 0);
   }
   p_.resize(alphabet.size() + 1);
+  above_floor_.resize(alphabet.size() + 1);
   reset();
 }
 
@@ -101,16 +105,45 @@ void PrefixBeamSearch::load_frame(const float* x) {
   float top = x[0];
 #pragma omp simd reduction(max : top)
   for (size_t k = 1; k < tokens; ++k) top = x[k] > top ? x[k] : top;
-  for (size_t k = 0; k < tokens; ++k) p_[k] = fast_exp(x[k] - top);
-  expansions_.clear();
-  const auto floor = static_cast<float>(model_.options.token_floor);
-  for (uint32_t k = 0; k < tokens; ++k) {
-    if (x[k] >= floor && k != blank && p_[k] > 0.0f) expansions_.push_back({p_[k], k, letters_[k]});
-  }
-  p_[blank] = std::max(p_[blank], kLeastBlank);
+  float* const p = p_.data();
+#pragma omp simd
+  for (size_t k = 0; k < tokens; ++k) p[k] = fast_exp(x[k] - top);
+  p[blank] = std::max(p[blank], kLeastBlank);
   log_scale_ += top;
-  std::sort(expansions_.begin(), expansions_.end(),
-            [](const Expansion& a, const Expansion& b) { return a.p != b.p ? a.p > b.p : a.token < b.token; });
+  find_expansions(x);
+}
+
+// The tokens above the floor, likeliest first: all, those that are no letter, and the letters by the lexicon's code.
+void PrefixBeamSearch::find_expansions(const float* x) {
+  const auto tokens = static_cast<uint32_t>(model_.alphabet.size());
+  const auto floor = static_cast<float>(model_.options.token_floor);
+  uint32_t* const above = above_floor_.data();
+  size_t count = 0;
+  for (uint32_t k = 0; k < tokens; ++k) {  // no branch: which they are changes from frame to frame
+    above[count] = k;
+    count += static_cast<size_t>(x[k] >= floor);
+  }
+  expansions_.clear();
+  other_expansions_.clear();
+  letters_above_floor_ = 0;
+  likeliest_ = 0.0;
+  for (size_t i = 0; i < count; ++i) {
+    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]]};
+    if (expansion.token == model_.alphabet.blank() || expansion.p <= 0.0) continue;
+    expansions_.push_back(expansion);
+    likeliest_ = std::max(likeliest_, expansion.p);
+    if (expansion.letter == 0) {
+      other_expansions_.push_back(expansion);
+    } else {
+      letters_above_floor_ |= expansion.letter;
+      letter_expansions_[lowest_bit(expansion.letter)] = expansion;
+    }
+  }
+  const auto likelier = [](const Expansion& a, const Expansion& b) {
+    return a.p != b.p ? a.p > b.p : a.token < b.token;
+  };
+  if (hot_words_ || model_.open) std::sort(expansions_.begin(), expansions_.end(), likelier);
+  std::sort(other_expansions_.begin(), other_expansions_.end(), likelier);
 }
 
 // What every living prefix keeps: the blank, a repeat of its token, and what its living parent passes on to it.
@@ -119,23 +152,25 @@ void PrefixBeamSearch::propagate() {
   next_blank_.resize(size);
   next_label_.resize(size);
   child_tokens_.assign(size, 0);
-  const double blank = p_[model_.alphabet.blank()];
-  best_ = 0.0;
-  least_ = std::numeric_limits<double>::infinity();
+  Slot* const beam = beam_.data();
+  Node* const nodes = nodes_.data();
+  const float* const probabilities = p_.data();
+  const double blank = probabilities[model_.alphabet.blank()];
+  // Between words a second space changes nothing, so it may come after a blank, too.
+  const uint32_t between_words = model_.options.repeated_spaces ? Lexicon::kRoot : kNone;
+  double best = 0.0, least = std::numeric_limits<double>::infinity();
   for (size_t i = 0; i < size; ++i) {
-    Slot& slot = beam_[i];
-    const double p = p_[slot.token];
+    Slot& slot = beam[i];
+    const double p = probabilities[slot.token];
     const double total = slot.blank + slot.label;
     const double pause = total * blank;
-    // Between words a second space changes nothing, so it may come after a blank, too.
-    const bool between_words = model_.options.repeated_spaces && slot.trie == Lexicon::kRoot;
-    const double stay = (between_words ? total : slot.label) * p;
+    const double stay = (slot.trie == between_words ? total : slot.label) * p;
     double label = stay;
     if (stay > pause && slot.exit == frame_) slot.exit = frame_ + 1;
-    Node& node = nodes_[slot.node];
-    const uint32_t parent = node.parent == kNone ? kNone : nodes_[node.parent].slot;
+    Node& node = nodes[slot.node];
+    const uint32_t parent = node.parent == kNone ? kNone : nodes[node.parent].slot;
     if (parent != kNone) {
-      const Slot& from = beam_[parent];
+      const Slot& from = beam[parent];
       child_tokens_[parent] |= uint64_t{1} << (slot.token & 63);
       const double arrival = (from.blank + (slot.token == from.token ? 0.0 : from.label)) * p * slot.edge;
       if (arrival > pause + stay) {
@@ -147,9 +182,11 @@ void PrefixBeamSearch::propagate() {
     }
     next_blank_[i] = pause;
     next_label_[i] = label;
-    best_ = std::max(best_, pause + label);
-    least_ = std::min(least_, pause + label);
+    best = std::max(best, pause + label);
+    least = std::min(least, pause + label);
   }
+  best_ = best;
+  least_ = least;
 }
 
 bool PrefixBeamSearch::has_living_child(uint32_t slot, uint32_t token) const {
@@ -164,34 +201,43 @@ void PrefixBeamSearch::expand() {
   new_states_.clear();
   double cut = best_ * threshold_;
   if (beam_.size() >= model_.options.beam_size) cut = std::max(cut, least_);
-  for (uint32_t i = 0; i < beam_.size(); ++i) expand_slot(i, &cut);
+  for (uint32_t i = 0; i < beam_.size(); ++i) {
+    if ((beam_[i].blank + beam_[i].label) * likeliest_ >= cut) expand_slot(i, &cut);
+  }
 }
 
 void PrefixBeamSearch::expand_slot(uint32_t i, double* cut) {
   const Slot& slot = beam_[i];
   const double total = slot.blank + slot.label;
-  for (const Expansion& expansion : expansions_) {
-    double mass = total * expansion.p;
-    if (mass < *cut) break;
-    if (expansion.token == slot.token) mass = slot.blank * expansion.p;
-    if (expansion.letter & slot.children && slot.hot == HotWords::kNone) {
-      expand_letter(i, expansion, mass, cut);
-    } else if (expansion.letter == 0 || model_.open || slot.hot != HotWords::kNone) {
-      expand_other(i, expansion.token, mass, cut);
-    }
+  const bool hot = slot.hot != HotWords::kNone;
+  const uint32_t letters = hot ? 0 : slot.children & letters_above_floor_;
+  for (uint32_t left = letters; left != 0; left &= left - 1) expand_letter(i, lowest_bit(left), total, cut);
+  for (const Expansion& expansion : hot || model_.open ? expansions_ : other_expansions_) {
+    if (total * expansion.p < *cut) break;
+    if (expansion.letter & letters) continue;
+    const double mass = (expansion.token == slot.token ? slot.blank : total) * expansion.p;
+    expand_other(i, expansion.token, mass, cut);
   }
 }
 
 // The common case: one letter further in the lexicon.
-void PrefixBeamSearch::expand_letter(uint32_t i, const Expansion& expansion, double mass, double* cut) {
+void PrefixBeamSearch::expand_letter(uint32_t i, uint32_t code, double total, double* cut) {
   const Slot& slot = beam_[i];
-  const uint32_t below = slot.children & (expansion.letter - 1);
-  const uint32_t trie = slot.first + static_cast<uint32_t>(__builtin_popcount(below));
+  const Expansion& expansion = letter_expansions_[code];
+  const double mass = (expansion.token == slot.token ? slot.blank : total) * expansion.p;
+  if (mass < *cut) return;
+  const uint32_t trie = slot.first + count_bits(slot.children & (expansion.letter - 1));
   const double step = (*model_.lexicon)[trie].step;
   if (mass * step < *cut || mass * step <= 0.0 || has_living_child(i, expansion.token)) return;
-  add_candidate({mass * step, step, slot.state, 0, i, expansion.token, trie, kNone, slot.hot, kNone, slot.merged, 0.0,
-                 kNone, 1.0f},
-                cut);
+  Candidate& candidate = candidates_.emplace_back();
+  candidate.weight = mass * step;
+  candidate.edge = step;
+  candidate.state = slot.state;
+  candidate.token = expansion.token;
+  candidate.trie = trie;
+  candidate.hot = slot.hot;
+  candidate.hot_credit = slot.hot_credit;
+  enter(slot, &candidate, cut);
 }
 
 void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, double* cut) {
@@ -203,17 +249,27 @@ void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, dou
   if (!follow(i, token, &step)) return;
   const double weight = mass * step.edge;
   if (weight < *cut || weight <= 0.0) return;
-  const uint64_t state = step.new_state == kNone ? slot.state : state_hash(new_states_[step.new_state]);
-  add_candidate({weight, step.edge, state, 0, i, token, step.trie, step.closed_word, step.hot, step.spelling,
-                 slot.merged, step.hot_gain, step.new_state, 1.0f},
-                cut);
+  Candidate& candidate = candidates_.emplace_back();
+  candidate.weight = weight;
+  candidate.edge = step.edge;
+  candidate.state = step.new_state == kNone ? slot.state : state_hash(new_states_[step.new_state]);
+  candidate.token = token;
+  candidate.trie = step.trie;
+  candidate.closed_word = step.closed_word;
+  candidate.hot = step.hot;
+  candidate.spelling = step.spelling;
+  candidate.hot_credit = slot.hot_credit + step.hot_gain;
+  candidate.new_state = step.new_state;
+  enter(slot, &candidate, cut);
 }
 
-void PrefixBeamSearch::add_candidate(Candidate candidate, double* cut) {
-  candidate.future = future_of(candidate.token, candidate.trie, candidate.state, candidate.hot);
-  candidates_.push_back(candidate);
-  if (candidate.weight <= best_) return;
-  best_ = candidate.weight;
+void PrefixBeamSearch::enter(const Slot& parent, Candidate* candidate, double* cut) {
+  candidate->parent = parent.node;
+  candidate->parent_exit = parent.exit;
+  candidate->merged = parent.merged;
+  candidate->future = future_of(candidate->token, candidate->trie, candidate->state, candidate->hot);
+  if (candidate->weight <= best_) return;
+  best_ = candidate->weight;
   *cut = std::max(*cut, best_ * threshold_);
 }
 

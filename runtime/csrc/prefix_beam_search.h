@@ -1,6 +1,7 @@
 // CTC prefix beam search: docs/decoder.md says what is maximised and how.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -80,13 +81,14 @@ class PrefixBeamSearch {
   struct Candidate {
     double weight, edge;
     uint64_t state, future;
-    uint32_t slot, token, trie, closed_word;
-    uint32_t hot;
-    uint32_t spelling;  // as in Node
+    uint32_t parent, parent_exit;  // as in Node
+    uint32_t token, trie, hot;
+    uint32_t closed_word = kNone;
+    uint32_t spelling = kNone;  // as in Node
     float merged;
-    double hot_gain;
-    uint32_t new_state;  // index into new_states_, or kNone: the parent's
-    float trust;         // as in Node
+    double hot_credit;
+    float trust = 1.0f;          // as in Node
+    uint32_t new_state = kNone;  // index into new_states_, or kNone: the parent's
   };
 
   struct Expansion {  // a token above the floor
@@ -98,6 +100,11 @@ class PrefixBeamSearch {
   struct Cut {
     double weight;
     size_t ties;  // how many of exactly this weight pass
+
+    bool passes(double w) {
+      if (w != weight) return w > weight;
+      return w > 0.0 && ties > 0 && ties-- > 0;
+    }
   };
 
   struct MergeEntry {
@@ -125,12 +132,13 @@ class PrefixBeamSearch {
   enum class Ending { kUnfinished, kComplete, kDropUnfinished };
 
   void load_frame(const float* x);
+  void find_expansions(const float* x);
   void propagate();
   void expand();
   void expand_slot(uint32_t slot, double* cut);
-  void expand_letter(uint32_t slot, const Expansion& expansion, double mass, double* cut);
+  void expand_letter(uint32_t slot, uint32_t code, double total, double* cut);
   void expand_other(uint32_t slot, uint32_t token, double mass, double* cut);
-  void add_candidate(Candidate candidate, double* cut);
+  void enter(const Slot& parent, Candidate* candidate, double* cut);
   bool follow(uint32_t slot, uint32_t token, Step* step);
   bool spell(const Token& token, Step* step) const;
   bool close_word(uint32_t node, Step* step);
@@ -144,7 +152,7 @@ class PrefixBeamSearch {
   double hot_credit_of(uint32_t index) const;
   void select();
   void cut_to_beam_size(Cut* cut);
-  void compact();
+  void drop_light(Cut* cut);
   void admit(const Candidate& candidate);
   void renormalise();
   uint32_t child_of(uint32_t node, uint32_t token) const {
@@ -184,9 +192,13 @@ class PrefixBeamSearch {
   double log_scale_ = 0.0;
   std::shared_ptr<const HotWords> hot_words_;
   std::vector<float> p_;  // probability of each token in this frame over that of the likeliest; one 0 at the end
-  std::vector<Expansion> expansions_;  // likeliest first
-  double best_ = 0.0;                  // heaviest prefix of this frame
-  double least_ = 0.0;                 // lightest prefix that lived before this frame
+  std::vector<uint32_t> above_floor_;
+  std::vector<Expansion> expansions_, other_expansions_;  // all, and those that are no letter; likeliest first
+  double likeliest_ = 0.0;
+  uint32_t letters_above_floor_ = 0;             // the bits of the letters,
+  std::array<Expansion, 32> letter_expansions_;  // and they by their code
+  double best_ = 0.0;                            // heaviest prefix of this frame
+  double least_ = 0.0;                           // lightest prefix that lived before this frame
   std::vector<double> next_blank_, next_label_;
   std::vector<uint64_t> child_tokens_;  // bit (token mod 64) of every living child
   std::vector<Candidate> candidates_;

@@ -63,5 +63,5 @@ def test_the_extra_export_brings_what_is_imported() -> None:
     assert {"torch", "onnx", "numpy", "tqdm", "tomli"} <= foreign  # the search itself finds them
     on_gpus = {BROUGHT_BY[name] for name in ("cuda",)}  # imported where an engine runs, and not else
     wanted = {BROUGHT_BY.get(name, name) for name in foreign}
-    assert wanted - on_gpus <= declared("export", "3.10") | declared("huggingface", "3.10")
+    assert wanted - on_gpus - declared("video", "3.10") <= declared("export", "3.10") | declared("huggingface", "3.10")
     assert on_gpus <= declared("tensorrt", "3.10")

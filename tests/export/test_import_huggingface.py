@@ -85,6 +85,7 @@ def test_every_family_equals_transformers_in_the_batches_that_its_bundle_allows(
     assert bundle.tokens == ("", "<s>", "</s>", "<unk>", " ", *"ABCDEFG'")
     assert bundle.padding is (norm == "layer")
     assert bundle.provenance["import"]["feat_extract_norm"] == norm
+    assert call("verify", str(tmp_path / "bundle"), "--against", str(folder)) == 0
     items = [
         speech_like(length, RATE, length) for length in ((16_000, 9_001, 30_123) if bundle.padding else (16_000,) * 3)
     ]

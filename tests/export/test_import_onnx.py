@@ -179,6 +179,11 @@ def test_a_folder_of_onnx_asr_becomes_a_bundle_that_says_where_it_came_from(bund
     assert figures["padding"] is True
 
 
+def test_verify_measures_again(onnx_asr_folder: Path, bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("verify", str(bundles / "pieces"), "--against", str(onnx_asr_folder)) == 0
+    assert "differ from the ONNX file's by at most" in capsys.readouterr().out
+
+
 def test_asr_run_reads_word_pieces_by_beam_search(bundles: Path, recordings: dict[str, Path]) -> None:
     command = [Path(sys.executable).parent / "asr-run", "--model", bundles / "pieces", "--batch-size", "3"]
     done = subprocess.run([*command, *recordings.values()], capture_output=True, text=True, timeout=120)

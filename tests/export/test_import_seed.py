@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from asr_export.cli import main
 from asr_export.importers.packing import Imported
 from asr_export.importers.seed import import_seed
 from asr_export.proofs import speech_like
+from asr_export.verify import verify
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import choose
 from asr_runtime.errors import ExportError
@@ -126,6 +128,24 @@ def test_every_shape_equals_the_published_code_on_one_recording_alone(
             alone = model(torch.from_numpy(item)).numpy()
         assert together.shape == alone.shape
         np.testing.assert_allclose(together, alone, atol=1e-4, rtol=0)
+
+
+def test_verify_measures_again_and_refuses_the_other_recurrence(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    import_seed(weights, path, "published", Imported())
+    (result,) = verify(path, weights)
+    assert result.log_probs.within_tolerance
+    stored = json.loads((path / "bundle.json").read_text())
+    stored["provenance"]["import"]["recurrence"] = "time"
+    (path / "bundle.json").write_text(json.dumps(stored))
+    with pytest.raises(ExportError, match=r"model.onnx is not what .*weights.pth computes"):
+        verify(path, weights)
+    with pytest.raises(ExportError, match="leave --manifest out"):
+        verify(path, weights, tmp_path / "manifest.jsonl")
+    stored["provenance"]["import"] = {"kind": "else"}
+    (path / "bundle.json").write_text(json.dumps(stored))
+    with pytest.raises(ExportError, match="cannot verify"):
+        verify(path, weights)
 
 
 def test_the_two_recurrences_differ(weights: Path, tmp_path: Path) -> None:

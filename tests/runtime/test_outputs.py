@@ -138,7 +138,7 @@ def test_other_readings_in_json(run: Run, cat_or_cut: np.ndarray, tmp_path: Path
     content = json.loads(run("c.wav", "--no-lm", "--n-best", 50, "-f", "json").stdout)
     texts = [reading["text"] for reading in content["alternatives"]]
     assert texts[0] == "cut"
-    assert "cat" in texts[1:]
+    assert 1 < len(set(texts)) == len(texts) <= 50
     assert content["text"] == "cut"
     scores = [reading["score"] for reading in content["alternatives"]]
     assert scores == sorted(scores, reverse=True)

@@ -144,11 +144,11 @@ def test_a_bundle_that_comes_along_is_found_by_its_name(
 ) -> None:
     monkeypatch.setattr("asr_runtime.recognizer.BUNDLES", tmp_path)
     monkeypatch.chdir(tmp_path.parent)
-    with pytest.raises(BundleError, match=r"^english: .* come along: none\.$"):
+    with pytest.raises(BundleError, match=r"^english: .* comes along: none\.$"):
         asr_runtime.load()
     shutil.copytree(tone_bundle, tmp_path / "tones")
     assert asr_runtime.load("tones", greedy=True).transcribe(spell("hi"), 16000).text == "hi"
-    with pytest.raises(BundleError, match=r"^chords: .* come along: tones\.$"):
+    with pytest.raises(BundleError, match=r"^chords: .* comes along: tones\.$"):
         asr_runtime.load("chords")
     with pytest.raises(BundleError, match=r"^.*absent/tones: there is no bundle here"):
         asr_runtime.load(tmp_path / "absent" / "tones")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import signal
@@ -12,19 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from asr_runtime.errors import RecipeError
-from asr_training import data, loop
-from asr_training.checkpoint import load_checkpoint
+from asr_training import feature_store, loop
+from asr_training.checkpoint import load_checkpoint, read_json, read_tensors
 from asr_training.evaluate import evaluate
 from asr_training.loop import fit, learning_rate
 from asr_training.recipe import Augment, ConvolutionAttention, Recipe, Training
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / "last").model.state_dict()
+    return read_tensors(folder / "last" / "model.safetensors")
 
 
 def test_the_tiny_recipe_learns_its_sentences_by_heart(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -44,19 +44,22 @@ SMALL = ConvolutionAttention(stem=16, width=16, blocks=3, expansion=2, kernel=3,
 RANDOM = Augment(0.2, 0.1, noise=0.5, frequency_masks=2, frequency_width=8, time_masks_per_second=2.0, time_width=8)
 
 
+EVERYTHING = {"schedule": "cosine", "accumulate": 2, "ema": 0.9, "float16": True, "intermediate_weight": 0.3}
+
+
 @pytest.mark.parametrize(
-    ("stop_after", "random"),
-    [(1, False), (2, False), (5, False), (5, True)],
+    ("stop_after", "settings"),
+    [(1, {"schedule": "linear"}), (5, {"schedule": "linear", "bfloat16": True}), (1, EVERYTHING), (3, EVERYTHING)],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
     tiny_recipe: Callable[..., Recipe],
     tmp_path: Path,
     stop_after: int,
-    random: bool,
+    settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = tiny_recipe(epochs=4, warmup_steps=3, schedule="linear", intermediate_weight=0.3 if random else 0.0)
-    if random:
+    recipe = tiny_recipe(epochs=3, warmup_steps=3, **settings)
+    if settings is EVERYTHING:
         recipe = dataclasses.replace(recipe, model=SMALL, augment=RANDOM)
     whole = fit(recipe, tmp_path / "whole")
     step = loop.step
@@ -72,14 +75,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     monkeypatch.undo()
     resumed = fit(recipe, tmp_path / "cut")
     assert [row["train_loss"] for row in resumed.rows] == [row["train_loss"] for row in whole.rows]
-    for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+    assert [row["validation_loss"] for row in resumed.rows] == [row["validation_loss"] for row in whole.rows]
+    same_state(tmp_path / "whole" / "last", tmp_path / "cut" / "last")
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_manifest: Path, tmp_path: Path) -> None:
+def same_state(one: Path, other: Path) -> None:
+    """Two checkpoints hold the same bits: weights, their average, optimiser and scale of the loss."""
+    for file in ("model.safetensors", "training.safetensors"):
+        first, second = read_tensors(one / file), read_tensors(other / file)
+        assert set(first) == set(second)
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+    assert read_json(one / "training.json")["scale"] == read_json(other / "training.json")["scale"]
+
+
+@pytest.mark.parametrize("settings", ["", 'accumulate = 2\nema = 0.9\nfloat16 = true\nschedule = "cosine"\n'])
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_manifest: Path, tmp_path: Path, settings: str) -> None:
     text = (Path(loop.__file__).parent / "recipes" / "tiny.toml").read_text()
-    text = text.replace("tiny/train.jsonl", str(tiny_manifest)).replace("epochs = 60", "epochs = 12")
-    (tmp_path / "r.toml").write_text(text)
+    text = text.replace("tiny/train.jsonl", str(tiny_manifest)).replace("epochs = 60", "epochs = 5")
+    # Validation, and with it a checkpoint, after every step: the kill falls on any of them.
+    (tmp_path / "r.toml").write_text(text + settings + "validate_every_minutes = 1e-9\n")
     command = [sys.executable, "-c", "from asr_training.cli import main; main()", "fit", str(tmp_path / "r.toml")]
     position = tmp_path / "cut" / "last" / "training.json"
     with subprocess.Popen([*command, "--out", str(tmp_path / "cut")], stdout=subprocess.DEVNULL) as process:
@@ -88,12 +103,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_manifest: Path, tmp_
                 break
             time.sleep(0.1)
         process.kill()
-    at = json.loads(position.read_text())["epoch"]
+        assert process.wait() == -signal.SIGKILL
     for name in ("cut", "whole"):
         subprocess.run([*command, "--out", str(tmp_path / name)], check=True, capture_output=True)
-    assert 1 <= at <= 12
-    for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+    same_state(tmp_path / "whole" / "last", tmp_path / "cut" / "last")
 
 
 def replaced(recipe: Recipe, **tables: dict[str, Any]) -> Recipe:
@@ -142,14 +155,14 @@ def test_the_first_line_says_what_is_left_out(
 def test_an_interrupt_while_features_are_computed_stops_at_once(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, calls = data.read_waveform, []
+    read, calls = feature_store.read_audio, []
 
     def interrupting(*arguments: Any) -> Any:
         calls.append(arguments)
         os.kill(os.getpid(), signal.SIGINT)
         return read(*arguments)
 
-    monkeypatch.setattr(data, "read_waveform", interrupting)
+    monkeypatch.setattr(feature_store, "read_audio", interrupting)
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_recipe(epochs=1), tmp_path)
     assert len(calls) == 1
@@ -191,7 +204,8 @@ def test_a_finished_run_is_left_as_it_is(tiny_recipe: Callable[..., Recipe], tmp
         ({"data": {"alphabet": "' zabcdefghijklmnopqrstuvwxy"}}, "alphabet"),
         ({"data": {"longest_seconds": 5.0}}, "longest_seconds"),
         ({"training": {"seed": 2}}, "seed"),
-        ({"training": {"batch_utterances": 3}}, "batch_utterances"),
+        ({"training": {"batch_utterances": 3}}, "batch_utterances times accumulate and processes"),
+        ({"training": {"accumulate": 2}}, "batch_utterances times accumulate and processes"),
     ],
 )
 def test_a_run_does_not_go_on_with_a_recipe_of_another_kind(
@@ -250,9 +264,61 @@ def test_the_learning_rate_warms_up_stays_and_falls() -> None:
     assert learning_rate(config, 75, 0.75) == pytest.approx(0.5)
     assert learning_rate(config, 99, 1.0) == 0.0
     assert learning_rate(Training(learning_rate=1.0), 99, 1.0) == 1.0
+    cosine = Training(learning_rate=1.0, schedule="cosine")
+    assert [round(learning_rate(cosine, 99, done), 3) for done in (0, 0.25, 0.5, 1)] == [1, 0.854, 0.5, 0]
 
 
-def test_bfloat16_learns_too(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    position = fit(tiny_recipe(epochs=3, bfloat16=True), tmp_path)
+@pytest.mark.parametrize("number_format", ["bfloat16", "float16"])
+def test_numbers_of_16_bits_learn_too(tiny_recipe: Callable[..., Recipe], tmp_path: Path, number_format: str) -> None:
+    position = fit(tiny_recipe(epochs=4, **{number_format: True}), tmp_path)
     assert math.isfinite(position.rows[-1]["validation_loss"])
     assert position.rows[-1]["train_loss"] < position.rows[0]["train_loss"]
+
+
+def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_falls(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    run = loop.begin(tiny_recipe(float16=True, ema=0.5), tmp_path, torch.device("cpu"))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.learner.add_gradient(run.train.batch(np.arange(2)), 1e30, 0.0, last=True)
+    scale = run.learner.scaler.get_scale()
+    _, finite = run.learner.update(1e-3)
+    assert not finite
+    assert run.learner.scaler.get_scale() == scale / 2
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+def test_batches_whose_gradients_are_summed_are_one_large_batch(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    large = fit(tiny_recipe(epochs=2, batch_utterances=4), tmp_path / "large")
+    summed = fit(tiny_recipe(epochs=2, batch_utterances=2, accumulate=2), tmp_path / "summed")
+    for one, other in zip(large.rows, summed.rows, strict=True):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+        assert other["step"] == one["step"]
+        assert other["audio_hours"] == pytest.approx(one["audio_hours"])
+
+
+def test_the_average_of_the_weights_is_validated_and_kept(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=3, ema=0.8)
+    run = loop.begin(recipe, tmp_path, torch.device("cpu"))
+    expected = {name: value.clone() for name, value in run.model.state_dict().items()}
+    for number, indices in enumerate(loop.remaining(run)):
+        loop.step(run, indices, None)
+        memory = min(0.8, (1 + number) / (10 + number)) if number else 0.0
+        for name, value in run.model.state_dict().items():
+            expected[name] = memory * expected[name] + (1 - memory) * value
+    loop.save(run, "last")
+    for name, value in load_checkpoint(tmp_path / "last").model.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+        assert not torch.equal(value, run.model.state_dict()[name])
+    loop.validate(run, None)
+    scored = evaluate(load_checkpoint(tmp_path / "best").model, run.validation, run.device)
+    assert scored["all"].loss == run.position.rows[-1]["validation_loss"]
+
+
+def test_a_run_ends_when_it_gets_no_better_and_stays_ended(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    position = fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=2), tmp_path)
+    assert len(position.rows) == 3
+    assert fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=2), tmp_path).step == position.step
+    assert len(fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=3), tmp_path).rows) == 4

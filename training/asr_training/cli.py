@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,9 @@ def fit_command(
     start: Annotated[
         Path | None, typer.Option("--from", help="A checkpoint whose weights a new run begins with.")
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without the data that are faulty or doubtful.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Train a recipe. Checkpoints go to OUT/last and OUT/best, the table of results to OUT/epochs.txt."""
@@ -46,7 +50,9 @@ def fit_command(
 
     chosen = read_recipe(recipe)
     folder = out or Path("runs", chosen.name)
-    position = fit(chosen, folder, choose_device(device), start)
+    position = fit(chosen, folder, choose_device(device), start, skip_bad)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # of torchrun's processes the first one tells the result
     typer.echo(format_table([Row(**row) for row in position.rows]), nl=False)
     typer.echo(f"best weights: {folder / 'best'} (WER {100 * position.best_wer:.1f} %)")
 
@@ -66,8 +72,9 @@ def evaluate_command(
     import torch
 
     from asr_training.checkpoint import load_checkpoint
-    from asr_training.data import Corpus
-    from asr_training.evaluate import log_probabilities, score
+    from asr_training.checks import refuse_faults
+    from asr_training.corpus import Corpus
+    from asr_training.evaluate import recognise, score
     from asr_training.recipe import Data, Source
 
     loaded = load_checkpoint(checkpoint)
@@ -76,14 +83,14 @@ def evaluate_command(
     where = torch.device(choose_device(device))
     with tempfile.TemporaryDirectory() as cache:
         corpus = Corpus(sources, data, loaded.features, Path(cache))
-        results = log_probabilities(loaded.model.to(where), corpus, where)
-        texts = [loaded.alphabet.greedy(result.log_probs) for result in results]
-        for name, line in score(texts, results, corpus).items():
+        refuse_faults(corpus)
+        results = recognise(loaded.model.to(where), corpus, where)
+        for name, line in score(results, corpus).items():
             figures = f"WER {100 * line.wer:5.1f} %  CER {100 * line.cer:5.1f} %  loss {line.loss:.3f}"
             typer.echo(f"{name:20s} {figures}  {line.utterances} utterances")
     if verbose:
-        for utterance, text in zip(corpus.utterances, texts, strict=True):
-            typer.echo(f"{utterance.audio}\n  spoken      {utterance.text}\n  recognised  {text}")
+        for utterance, result in zip(corpus.utterances, results, strict=True):
+            typer.echo(f"{utterance.audio}\n  spoken      {utterance.text}\n  recognised  {result.text}")
 
 
 @app.command("synthesize")
@@ -140,3 +147,7 @@ def main() -> None:
         sys.exit(f"asr-train: a file is not UTF-8 text ({error}); convert it")
     except ModuleNotFoundError as error:
         sys.exit(f"asr-train: the package {error.name} is missing; install with: pip install 'asr-deploy[train]'")
+
+
+if __name__ == "__main__":
+    main()

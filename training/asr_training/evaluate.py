@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from asr_training.data import Corpus
+from asr_training import processes
+from asr_training.corpus import Corpus
 from asr_training.model import AcousticModel
 from asr_training.text import error_rates
 
@@ -33,12 +36,20 @@ class Result:
     loss: float  # natural log, of the whole text
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """What greedy decoding makes of one utterance."""
+
+    text: str
+    loss: float  # natural log, of the whole text
+
+
 @torch.no_grad()
-def log_probabilities(model: AcousticModel, corpus: Corpus, device: torch.device) -> list[Result]:
-    """Run the model over the corpus in batches of like lengths; results in the corpus's order."""
+def log_probabilities(model: AcousticModel, corpus: Corpus, device: torch.device) -> Iterator[tuple[int, Result]]:
+    """Run the model over this process's share of the corpus, in batches of like lengths; each with its index."""
     model.eval()
-    results: dict[int, Result] = {}
-    for indices in corpus.in_order_of_length(BATCH_SECONDS):
+    batches = corpus.in_order_of_length(BATCH_SECONDS)
+    for indices in itertools.islice(batches, processes.number(), None, processes.count()):
         batch = corpus.batch(indices)
         log_probs, frames, _ = model.encode(batch.features.to(device), batch.frames.to(device))
         losses = F.ctc_loss(
@@ -51,18 +62,25 @@ def log_probabilities(model: AcousticModel, corpus: Corpus, device: torch.device
             zero_infinity=True,
         )
         for row, index in enumerate(indices):
-            results[int(index)] = Result(log_probs[row, : frames[row]].cpu().numpy(), float(losses[row]))
-    return [results[index] for index in range(len(corpus.utterances))]
+            yield int(index), Result(log_probs[row, : frames[row]].cpu().numpy(), float(losses[row]))
 
 
-def score(texts: list[str], results: list[Result], corpus: Corpus) -> dict[str, Score]:
+def recognise(model: AcousticModel, corpus: Corpus, device: torch.device) -> list[Recognised]:
+    """Decode the corpus greedily, in its order; the processes share the work."""
+    results = log_probabilities(model, corpus, device)
+    own = {index: Recognised(corpus.alphabet.greedy(result.log_probs), result.loss) for index, result in results}
+    everything: dict[int, Recognised] = processes.gathered(own)
+    return [everything[index] for index in range(len(corpus.utterances))]
+
+
+def score(results: list[Recognised], corpus: Corpus) -> dict[str, Score]:
     """Scores of recognised texts over all utterances ("all") and for each `source` of the manifests."""
     sources = sorted({utterance.source for utterance in corpus.utterances} - {""})
     scores = {}
     for name in ["all", *sources]:
         chosen = [i for i, u in enumerate(corpus.utterances) if name in ("all", u.source)]
         references = [corpus.utterances[i].text for i in chosen]
-        wer, cer = error_rates([texts[i] for i in chosen], references)
+        wer, cer = error_rates([results[i].text for i in chosen], references)
         loss = sum(results[i].loss for i in chosen) / max(1, sum(len(text) for text in references))
         scores[name] = Score(loss, wer, cer, len(chosen))
     return scores
@@ -70,5 +88,4 @@ def score(texts: list[str], results: list[Result], corpus: Corpus) -> dict[str, 
 
 def evaluate(model: AcousticModel, corpus: Corpus, device: torch.device) -> dict[str, Score]:
     """Scores of greedy decoding."""
-    results = log_probabilities(model, corpus, device)
-    return score([corpus.alphabet.greedy(result.log_probs) for result in results], results, corpus)
+    return score(recognise(model, corpus, device), corpus)

@@ -21,12 +21,40 @@ class Utterance:
     speaker: str = ""
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one line of the data."""
+
+    kind: str
+    where: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}"
+
+
 def read_utterances(path: Path) -> list[Utterance]:
-    """Read a manifest (see `read_manifest`) or a LibriSpeech folder (see `read_librispeech`)."""
+    """The utterances of a manifest or a LibriSpeech folder; raises RecipeError for the first fault."""
+    return without_faults(find_utterances(path))
+
+
+def without_faults(found: list[Utterance | Fault]) -> list[Utterance]:
+    """The utterances that were found; raises RecipeError for the first fault."""
+    utterances = []
+    for item in found:
+        if isinstance(item, Fault):
+            raise RecipeError(str(item))
+        utterances.append(item)
+    return utterances
+
+
+def find_utterances(path: Path) -> list[Utterance | Fault]:
+    """What a manifest (see `read_row`) or a LibriSpeech folder (see `read_librispeech`) holds, line by line."""
+    found: list[Utterance | Fault]
     if path.is_dir():
-        found = read_librispeech(path)
+        found = [*read_librispeech(path)]
     elif path.is_file():
-        found = read_manifest(path)
+        found = [read_row(path.parent, where, line) for where, line in read_lines(path)]
     else:
         raise RecipeError(f"no data at {path}: neither a manifest nor a LibriSpeech folder; correct the path")
     if not found:
@@ -45,18 +73,20 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read JSON lines with `audio` (relative to the manifest) and `text`; `source` and `speaker` may stand beside."""
-    utterances = []
-    for where, line in read_lines(path):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{where}: not JSON ({error}); write one JSON object a line") from None
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
-            raise RecipeError(f"{where}: wanted an object with the texts 'audio' and 'text'; add what is missing")
-        labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
-        utterances.append(Utterance(path.parent / row["audio"], row["text"], where, **labels))
-    return utterances
+    """Read a manifest (see `read_row`); raises RecipeError for the first fault."""
+    return without_faults([read_row(path.parent, where, line) for where, line in read_lines(path)])
+
+
+def read_row(folder: Path, where: str, line: str) -> Utterance | Fault:
+    """Read a line of a manifest in `folder`: `audio` (relative to it) and `text`, `source` and `speaker` if known."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Fault("broken line", where, f"not JSON ({error}); write one JSON object a line")
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
+        return Fault("broken line", where, "wanted an object with the texts 'audio' and 'text'; add what is missing")
+    labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
+    return Utterance(folder / row["audio"], row["text"], where, **labels)
 
 
 def read_librispeech(folder: Path) -> list[Utterance]:

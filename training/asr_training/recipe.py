@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asr_runtime.errors import RecipeError
+from asr_training.schedule import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -118,13 +119,17 @@ class Training:
     batch_utterances: int = 0  # utterances in a batch, or
     batch_seconds: float = 0.0  # seconds of padded audio in a batch
     learning_rate: float = 5e-4
-    schedule: str = "constant"  # or "linear": to 0 at the end
-    flat: float = 0.0  # share of the run before the linear descent begins
+    accumulate: int = 1  # batches whose gradients make one step
+    schedule: str = "constant"  # or "linear" or "cosine": to 0 at the end
+    flat: float = 0.0  # share of the run before the descent begins
     warmup_steps: int = 0
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     intermediate_weight: float = 0.0  # share of a second CTC loss at two thirds of the blocks
     bfloat16: bool = False  # autocast of matrix products; weights stay float32
+    float16: bool = False  # the same in float16, with a scaled loss; for GPUs without bfloat16
+    ema: float = 0.0  # decay of the moving average of weights that is validated and kept; 0: none
+    patience: int = 0  # validations in a row without a lower WER that end the run; 0: it goes on
     seed: int = 1
     validate_every_minutes: float = 0.0  # besides the end of each epoch; 0: only there
     threads: int = 0  # 0: as many as PyTorch takes
@@ -229,7 +234,10 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "batch_utterances": (0, 1_000_000),
         "batch_seconds": (0, 1_000_000),
         "learning_rate": (1e-12, 10),
-        "flat": (0, 0.999),  # the linear schedule divides by the rest
+        "accumulate": (1, 10_000),
+        "ema": (0, 0.999999),
+        "patience": (0, 1_000_000),
+        "flat": (0, 0.999),  # the schedule divides by the rest
         "warmup_steps": (0, 1_000_000_000),
         "weight_decay": (0, 10),
         "clip_norm": (1e-9, 1e9),
@@ -250,18 +258,25 @@ def check(recipe: Recipe) -> Recipe:
     check_data(recipe.data)
     check_features(recipe.features)
     check_model(recipe.model)
-    training, augment = recipe.training, recipe.augment
-    if (training.batch_utterances > 0) == (training.batch_seconds > 0):
-        raise RecipeError("[training]: set either batch_utterances or batch_seconds to more than 0, not both or none")
-    if training.schedule not in ("constant", "linear"):
-        raise RecipeError(f"[training]: unknown schedule {training.schedule!r}; take constant or linear")
-    if training.intermediate_weight and isinstance(recipe.model, CRNN):
-        raise RecipeError(
-            "[training]: intermediate_weight is for convolution-attention, the only one with such a layer; leave it out"
-        )
+    check_training(recipe.training, recipe.model)
+    augment = recipe.augment
     if augment.frequency_masks and augment.frequency_width > recipe.features.mels:
         raise RecipeError(f"[augment]: frequency_width is {augment.frequency_width}; take 0 to {recipe.features.mels}")
     return recipe
+
+
+def check_training(training: Training, model: Model) -> None:
+    """Refuse settings of the loop that contradict each other or the model."""
+    if (training.batch_utterances > 0) == (training.batch_seconds > 0):
+        raise RecipeError("[training]: set either batch_utterances or batch_seconds to more than 0, not both or none")
+    if training.schedule not in SCHEDULES:
+        raise RecipeError(f"[training]: unknown schedule {training.schedule!r}; take one of {', '.join(SCHEDULES)}")
+    if training.bfloat16 and training.float16:
+        raise RecipeError("[training]: bfloat16 and float16 are both true; take one of them")
+    if training.intermediate_weight and isinstance(model, CRNN):
+        raise RecipeError(
+            "[training]: intermediate_weight is for convolution-attention, the only one with such a layer; leave it out"
+        )
 
 
 def check_bounds(name: str, table: Any) -> None:

@@ -1,0 +1,51 @@
+"""`asr-export tune`: the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def tune_command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle: a folder or, by its ending, an .asr file.")],
+    manifest: Annotated[Path, typer.Argument(help="Recordings with text, which the model was not trained on.")],
+    out: Annotated[Path | None, typer.Option(help="Write a new bundle with the settings here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the error rates over alpha and beta as an SVG.")] = None,
+    beam_size: Annotated[list[int] | None, typer.Option(help="Try this beam size, too.", min=1)] = None,
+    threads: Annotated[int, typer.Option(help="Threads that decode.", min=1)] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Write the settings into the bundle, or replace OUT.")] = False,
+) -> None:
+    """Find the beam search's alpha and beta for the fewest word errors, and write them into a bundle."""
+    from asr_export.tune import surface, tune
+    from asr_runtime.bundle import Bundle, NewFile, update_bundle, write_bundle
+    from asr_runtime.errors import ExportError
+
+    for path in (out, picture):
+        if path is not None and path.exists() and not force:
+            raise ExportError(f"{path}: something lies here already; give another path, or --force to replace it.")
+    loaded = Bundle.load(bundle)
+    tuned = tune(loaded, manifest, beam_size or [], threads)
+    best, before = tuned.best, tuned.points[0]
+    low, high = (100 * rate for rate in tuned.interval)
+    typer.echo(f"before: WER {100 * before.wer:.2f} % (alpha {before.alpha:g}, beta {before.beta:g})")
+    typer.echo(
+        f"best of {len(tuned.points)}: WER {100 * best.wer:.2f} % ({low:.1f}–{high:.1f}), alpha {best.alpha:g},"
+        f" beta {best.beta:g}, beam {best.beam_size}"
+    )
+    if picture:
+        picture.write_text(surface(tuned), encoding="utf-8")
+    settings = {"alpha": best.alpha, "beta": best.beta, "beam_size": best.beam_size}
+    provenance = {"tune": tuned.record(manifest)}
+    if out is not None:
+        kept = ("role", "path", "engine", "precision", "target")
+        files = [
+            NewFile(source=loaded.path(file), **{name: getattr(file, name) for name in kept}) for file in loaded.files
+        ]
+        write_bundle(out, loaded, files, force=force)
+    if out is not None or force:
+        update_bundle(out or bundle, decoder=settings, provenance=provenance)
+        typer.echo(f"written into {out or bundle}")
+    else:
+        typer.echo(f"nothing is written; --force writes these settings into {bundle}, --out into a new bundle")

@@ -1,0 +1,188 @@
+"""`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors.
+
+The model runs once over the recordings; its log-probabilities are then decoded with many settings. The search is a
+grid, made finer around its best point three times (a pattern search: Hooke and Jeeves 1961). Error counts are steps,
+with plateaus and noise, so there is no derivative to follow, and the grid shows how flat the optimum is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from asr_runtime.audio import read_audio
+from asr_runtime.bundle import Bundle
+from asr_runtime.engines import choose
+from asr_runtime.errors import ExportError
+from asr_runtime.recognizer import beam_search
+from asr_training.data import read_source
+from asr_training.recipe import Data, Source
+from asr_training.text import Alphabet, rate_interval
+
+ALPHAS = (0.3, 0.6, 0.9, 1.2, 1.5)
+BETAS = (-1.0, 0.0, 1.0, 2.0, 3.0)
+REFINEMENTS = 2  # each halves the steps: the last are 0.075 and 0.25
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """What the model makes of the recordings, and what is said in them."""
+
+    log_probs: list[np.ndarray]  # float32 [frames, tokens] each
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Settings of the beam search and what they made of the emissions."""
+
+    alpha: float
+    beta: float
+    beam_size: int
+    word_errors: tuple[int, ...]  # of each recording
+    character_errors: int
+    words: int
+
+    @property
+    def wer(self) -> float:
+        """The word error rate, a share."""
+        return sum(self.word_errors) / max(1, self.words)
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """What the search makes small: word errors, then character errors, then the beam."""
+        return sum(self.word_errors), self.character_errors, self.beam_size
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """All points that were tried, the bundle's own first, and the best."""
+
+    points: list[Point]
+    best: Point
+    interval: tuple[float, float]  # of the best word error rate, 95 %
+
+    def record(self, manifest: Path) -> dict[str, Any]:
+        """What the bundle's provenance says of it."""
+        return {
+            "manifest": manifest.name,
+            "utterances": len(self.best.word_errors),
+            "words": self.best.words,
+            "wer": self.best.wer,
+            "wer_interval": self.interval,
+            "wer_before": self.points[0].wer,
+            "settings_tried": len(self.points),
+        }
+
+
+def tune(bundle: Bundle, manifest: Path, beam_sizes: Sequence[int] = (), threads: int = 1) -> Tuned:
+    """Search alpha and beta for a bundle on recordings with text, then the beam size among `beam_sizes`, if given.
+
+    Raises ExportError for a bundle without a language model, RecipeError for the manifest, AudioError and EngineError.
+    """
+    if bundle.find("language_model") is None:
+        raise ExportError("the bundle has no language model, whose weight is to be found; add one: asr-export add-lm.")
+    emissions = emit(bundle, manifest)
+    own = beam_search(bundle, True, {}).config
+    seen: dict[tuple[float, float, int], Point] = {}
+
+    def tried(alpha: float, beta: float, beam_size: int) -> Point:
+        key = round(alpha, 4), round(beta, 4), beam_size
+        if key not in seen:
+            seen[key] = measure(bundle, emissions, *key, threads)
+        return seen[key]
+
+    tried(own.alpha, own.beta, own.beam_size)
+    best = search(lambda alpha, beta: tried(alpha, beta, own.beam_size))
+    if beam_sizes:
+        best = min((tried(best.alpha, best.beta, size) for size in beam_sizes), key=lambda point: point.rank)
+    words = [len(text.split()) for text in emissions.texts]
+    return Tuned(list(seen.values()), best, rate_interval(best.word_errors, words))
+
+
+def emit(bundle: Bundle, manifest: Path) -> Emissions:
+    """Run the bundle's model over the recordings of a manifest or LibriSpeech folder."""
+    alphabet = Alphabet("".join(bundle.tokens))
+    data = Data(train=(), validation=(), alphabet=alphabet.characters)
+    utterances = read_source(Source(str(manifest)), data, alphabet)
+    engine = choose(bundle, "cpu")
+    log_probs = []
+    for utterance in utterances:
+        samples = read_audio(utterance.audio, bundle.sample_rate)
+        log_probs += engine.log_probs(samples[None], np.array([len(samples)]))
+    return Emissions(log_probs, [utterance.text for utterance in utterances])
+
+
+def measure(bundle: Bundle, emissions: Emissions, alpha: float, beta: float, beam_size: int, threads: int) -> Point:
+    """Decode all emissions with some settings."""
+    search = beam_search(bundle, True, {"alpha": alpha, "beta": beta, "beam_size": beam_size})
+    texts = [found[0].text for found in search.decode_batch(emissions.log_probs, threads)]
+    pairs = list(zip(texts, emissions.texts, strict=True))
+    errors = tuple(Levenshtein.distance(text.split(), spoken.split()) for text, spoken in pairs)
+    characters = sum(Levenshtein.distance(text, spoken) for text, spoken in pairs)
+    return Point(alpha, beta, beam_size, errors, characters, sum(len(spoken.split()) for spoken in emissions.texts))
+
+
+def search(tried: Callable[[float, float], Point]) -> Point:
+    """The best point of a grid over alpha and beta that gets finer around its best."""
+    best = min((tried(*pair) for pair in itertools.product(ALPHAS, BETAS)), key=lambda point: point.rank)
+    alpha_step, beta_step = ALPHAS[1] - ALPHAS[0], BETAS[1] - BETAS[0]
+    for _ in range(REFINEMENTS):
+        alpha_step, beta_step = alpha_step / 2, beta_step / 2
+        alphas = [max(0.0, best.alpha + i * alpha_step) for i in (-1, 0, 1)]
+        betas = [best.beta + i * beta_step for i in (-1, 0, 1)]
+        best = min((tried(*pair) for pair in itertools.product(alphas, betas)), key=lambda point: point.rank)
+    return best
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+LEFT, TOP, WIDTH, HEIGHT = 60, 50, 520, 360
+
+
+def surface(tuned: Tuned) -> str:
+    """An SVG of the word error rates over alpha and beta: a disc for each point, darker where errors are fewer."""
+    points = [point for point in tuned.points if point.beam_size == tuned.points[0].beam_size]
+    low, high = min(point.wer for point in points), max(point.wer for point in points)
+    alphas, betas = [point.alpha for point in points], [point.beta for point in points]
+
+    def place(point: Point) -> tuple[float, float]:
+        x = LEFT + WIDTH * (point.alpha - min(alphas)) / max(1e-9, max(alphas) - min(alphas))
+        return x, TOP + HEIGHT * (max(betas) - point.beta) / max(1e-9, max(betas) - min(betas))
+
+    def disc(point: Point) -> str:
+        x, y = place(point)
+        share = (point.wer - low) / max(1e-9, high - low)
+        red, green, blue = (round(a + (b - a) * share) for a, b in ((20, 235), (70, 240), (130, 245)))
+        ring = "#d62728" if (point.alpha, point.beta) == (tuned.best.alpha, tuned.best.beta) else "#666"
+        text = "#fff" if share < 0.5 else "#222"
+        fill = f"rgb({red},{green},{blue})"
+        return (
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="17" fill="{fill}" stroke="{ring}" stroke-width="2"/>'
+            f'<text x="{x:.0f}" y="{y + 4:.0f}" fill="{text}" text-anchor="middle">{100 * point.wer:.1f}</text>'
+        )
+
+    discs = "\n".join(disc(point) for point in sorted(points, key=lambda point: -point.wer))
+    ticks = [
+        f'<text x="{place(replace(points[0], alpha=alpha))[0]:.0f}" y="{TOP + HEIGHT + 50}" text-anchor="middle">'
+        f"{alpha:g}</text>"
+        for alpha in ALPHAS
+    ]
+    ticks += [
+        f'<text x="{LEFT - 40}" y="{place(replace(points[0], beta=beta))[1] + 4:.0f}">{beta:g}</text>' for beta in BETAS
+    ]
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 500" font-family="sans-serif" font-size="12">
+<rect width="640" height="500" fill="#fff"/>
+<text x="{LEFT}" y="20">word error rate in per cent, {len(tuned.best.word_errors)} recordings, best ringed in red</text>
+{discs}
+{chr(10).join(ticks)}
+<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 75}" text-anchor="middle">alpha, the language model's weight</text>
+<text x="14" y="{TOP - 22}">beta, the bonus per word</text>
+</svg>
+"""

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_export.tune import Point, search, tune
+from asr_runtime.bundle import Bundle, NewFile, update_bundle
+
+
+@pytest.fixture
+def bundle(tone_bundle: Path, arpa: Path, tmp_path: Path) -> Path:
+    """The tone model with a language model that prefers "cat", and an alpha that is far too high for "cut"."""
+    path = tmp_path / "tones"
+    shutil.copytree(tone_bundle, path)
+    file = NewFile(source=arpa, role="language_model")
+    update_bundle(path, [file], decoder={"alpha": 4.0, "beta": 1.0, "beam_size": 20})
+    return path
+
+
+@pytest.fixture
+def manifest(spell: Callable[[str], np.ndarray], tmp_path: Path) -> Path:
+    """Recordings of "cat" and of a "cut" that is nearly a "cat": the fewer errors, the lower alpha is."""
+    nearly = (0.94 * spell("cat") + 1.06 * spell("cut")).astype(np.float32)
+    rows = []
+    for name, samples, text in (("a", spell("cat"), "cat"), ("b", nearly, "cut")):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000, "FLOAT")
+        rows.append(json.dumps({"audio": f"{name}.wav", "text": text}))
+    (tmp_path / "m.jsonl").write_text("\n".join(rows))
+    return tmp_path / "m.jsonl"
+
+
+def asr_export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from asr_export.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_search_finds_the_bottom_of_a_bowl() -> None:
+    def bowl(alpha: float, beta: float) -> Point:
+        errors = round(1000 * ((alpha - 0.68) ** 2 + (0.3 * (beta - 1.7)) ** 2))
+        return Point(alpha, beta, 20, (errors,), 0, 1000)
+
+    best = search(bowl)
+    assert abs(best.alpha - 0.68) <= 0.075
+    assert abs(best.beta - 1.7) <= 0.25
+
+
+def test_tuning_lowers_the_errors_and_prefers_the_smaller_beam(bundle: Path, manifest: Path) -> None:
+    tuned = tune(Bundle.load(bundle), manifest, beam_sizes=(40, 10))
+    assert (tuned.points[0].wer, tuned.best.wer) == (0.5, 0.0)
+    assert tuned.best.alpha < 4
+    assert tuned.best.beam_size == 10
+
+
+def test_the_settings_go_into_a_new_bundle_with_a_picture(bundle: Path, manifest: Path, tmp_path: Path) -> None:
+    out, picture = tmp_path / "tuned.asr", tmp_path / "surface.svg"
+    result = asr_export("tune", bundle, manifest, "--out", out, "--picture", picture)
+    assert result.returncode == 0, result.stderr
+    assert "before: WER 50.00 % (alpha 4, beta 1)" in result.stdout
+    made = Bundle.load(out)
+    assert made.decoder["alpha"] < 4
+    assert made.provenance["tune"]["wer"] == 0
+    assert Bundle.load(bundle).decoder["alpha"] == 4.0
+    discs = ElementTree.fromstring(picture.read_text()).findall("{http://www.w3.org/2000/svg}circle")
+    assert len(discs) == made.provenance["tune"]["settings_tried"]
+
+
+def test_the_bundle_itself_changes_by_force_only(bundle: Path, manifest: Path) -> None:
+    assert "nothing is written" in asr_export("tune", bundle, manifest).stdout
+    assert Bundle.load(bundle).decoder["alpha"] == 4.0
+    assert asr_export("tune", bundle, manifest, "--force").returncode == 0
+    assert Bundle.load(bundle).decoder["alpha"] < 4
+
+
+def test_what_cannot_be_tuned_is_one_sentence(
+    tone_bundle: Path, bundle: Path, manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    for arguments, said in (
+        ((tone_bundle, manifest), "no language model"),
+        ((bundle, tmp_path / "none.jsonl"), "none.jsonl"),
+        ((bundle, manifest, "--out", bundle), "already"),
+    ):
+        result = asr_export("tune", *arguments)
+        assert result.returncode == 1
+        one_sentence(result.stderr)
+        assert said in result.stderr

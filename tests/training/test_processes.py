@@ -1,0 +1,82 @@
+"""Several processes under torchrun do what one does with a batch as large as theirs together."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_training import loop
+from asr_training.checkpoint import read_json, read_tensors
+
+AUGMENT = "[augment]\nspeed = 0.2\nnoise = 0.5\ntime_masks_per_second = 1.0\n"
+
+
+def recipe(folder: Path, name: str, manifest: Path, settings: str, tables: str = "") -> Path:
+    text = (Path(loop.__file__).parent / "recipes" / "tiny.toml").read_text()
+    text = text.replace("tiny/train.jsonl", str(manifest)).replace("epochs = 60", "epochs = 3")
+    # Adam's first steps are the sign of the gradient, which makes differences of rounding as large as the rate.
+    text = text.replace("learning_rate = 5e-3", "learning_rate = 5e-4")
+    path = folder / f"{name}.toml"
+    path.write_text(text.replace("batch_utterances = 2\n", settings) + tables)
+    return path
+
+
+def fit(recipe: Path, processes: int) -> subprocess.CompletedProcess[str]:
+    """Train a recipe into a folder of its name, under torchrun if there are several processes."""
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch = f"torch.distributed.run --nproc-per-node {processes} --master-port {port} -m"
+        command += launch.split()
+    command += ["asr_training.cli", "fit", str(recipe), "--out", str(recipe.with_suffix(""))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_do_what_one_does_with_the_doubled_batch(tiny_manifest: Path, tmp_path: Path) -> None:
+    one = recipe(tmp_path, "one", tiny_manifest, "batch_utterances = 6\n")
+    two = recipe(tmp_path, "two", tiny_manifest, "batch_utterances = 3\n")
+    assert fit(one, 1).returncode == 0
+    result = fit(two, 2)
+    assert result.returncode == 0, result.stderr
+    alone, shared = (read_json(tmp_path / name / "last" / "training.json") for name in ("one", "two"))
+    assert alone["step"] == shared["step"]
+    for first, second in zip(alone["rows"], shared["rows"], strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=5e-4)
+        assert second["validation_loss"] == pytest.approx(first["validation_loss"], rel=5e-4)
+        assert second["audio_hours"] == pytest.approx(first["audio_hours"])
+    assert result.stdout.count("best weights") == 1
+    assert result.stderr.count("8 utterances") == 1
+    weights = [read_tensors(tmp_path / name / "best" / "model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=2e-3)
+
+
+def test_the_layout_of_a_run_may_change_but_not_its_batches(tiny_manifest: Path, tmp_path: Path) -> None:
+    """What is random is drawn by an utterance's place in its step: who computes it does not matter."""
+    settings = "batch_seconds = 3\nema = 0.9\n"
+    two = recipe(tmp_path, "run", tiny_manifest, settings, AUGMENT)
+    first = fit(two, 2)
+    assert first.returncode == 0, first.stderr
+    more = two.read_text().replace("epochs = 3", "epochs = 4")
+    two.write_text(more)
+    refused = fit(two, 1)
+    assert refused.returncode == 1
+    assert "times accumulate and processes (6.0 there, 3.0 here)" in refused.stderr
+    two.write_text(more.replace("batch_seconds = 3", "batch_seconds = 3\naccumulate = 2"))
+    goes_on = fit(two, 1)
+    assert goes_on.returncode == 0, goes_on.stderr
+    assert len(json.loads((tmp_path / "run" / "last" / "training.json").read_text())["rows"]) == 4
+    alone = recipe(tmp_path, "alone", tiny_manifest, settings + "accumulate = 2\n", AUGMENT)
+    alone.write_text(alone.read_text().replace("epochs = 3", "epochs = 4"))
+    assert fit(alone, 1).returncode == 0
+    rows = [read_json(tmp_path / name / "last" / "training.json")["rows"] for name in ("run", "alone")]
+    for first, second in zip(*rows, strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-5)

@@ -1,0 +1,110 @@
+"""Checks of the data before the first epoch: faults that stop a run, and doubts that it is told of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from asr_runtime.errors import RecipeError
+from asr_training import processes
+from asr_training.corpus import Corpus
+from asr_training.manifest import Fault, Utterance
+from asr_training.recipe import Data
+
+SHOWN = 3  # lines of each kind; the file has them all
+
+
+def check_data(train: Corpus, validation: Corpus, data: Data, stride: int, report: Path, skip_bad: bool) -> str:
+    """Find faults and doubts in the data, list them in `report` if there are any, and return what to tell in words.
+
+    Faults (a broken line, no text, a character outside the alphabet, unreadable or silent audio) raise a RecipeError,
+    unless `skip_bad` goes on without them. Doubts (a text longer than its frames, a recording that is there twice, a
+    speaker who is in both sets) are told; with `skip_bad` they are taken out of the training data, too.
+    """
+    faults = train.faults + validation.faults
+    doubts: dict[int, Fault] = long_texts(train, stride) | duplicates(train)
+    if not learns_by_heart(data):
+        doubts = duplicates(train, validation) | shared_speakers(train, validation) | doubts
+    listed = faults + list(doubts.values())
+    if not listed:
+        return ""
+    if processes.number() == 0:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text("".join(f"{fault.kind}: {fault}\n" for fault in listed), encoding="utf-8")
+    if faults and not skip_bad:
+        refuse(faults, report)
+    if skip_bad:
+        train.keep(np.array([index not in doubts for index in range(len(train.utterances))], bool))
+    return told(listed, report, skip_bad)
+
+
+def refuse_faults(corpus: Corpus) -> None:
+    """Raise a RecipeError for the first fault of a corpus that is to be used whole."""
+    if corpus.faults:
+        raise RecipeError(str(corpus.faults[0]))
+
+
+def refuse(faults: list[Fault], report: Path) -> None:
+    """Raise a RecipeError that counts the faults and names the first."""
+    rest = f" ({counted(faults)}; all are in {report})" if len(faults) > 1 else ""
+    raise RecipeError(f"{faults[0]}{rest}; or go on without what is faulty: --skip-bad")
+
+
+def counted(faults: list[Fault]) -> str:
+    """How many there are of each kind."""
+    return ", ".join(f"{count} × {kind}" for kind, count in Counter(fault.kind for fault in faults).items())
+
+
+def told(faults: list[Fault], report: Path, skip_bad: bool) -> str:
+    """The counts, and the first lines of each kind."""
+    lines = [f"data: {counted(faults)}; {'left out' if skip_bad else 'kept as they are'}, see {report}"]
+    for kind in dict.fromkeys(fault.kind for fault in faults):
+        lines += [f"  {kind}: {fault}" for fault in [fault for fault in faults if fault.kind == kind][:SHOWN]]
+    return "\n".join(lines)
+
+
+def learns_by_heart(data: Data) -> bool:
+    """Whether validation is on training data by intent, so that nothing in both is a doubt."""
+    return bool({source.path for source in data.train} & {source.path for source in data.validation})
+
+
+def long_texts(train: Corpus, stride: int) -> dict[int, Fault]:
+    """Utterances with more characters than frames; CTC has no alignment for them, so they never train anything."""
+    faults = {}
+    for index in np.flatnonzero(~train.fits(stride)):
+        utterance, needed = train.utterances[index], train.fewest_frames[index]
+        frames = -(-int(train.store.frames[index]) // stride)
+        detail = f"{utterance.audio} has {frames} frames, but its text needs {needed}; check that they belong together"
+        faults[int(index)] = Fault("text longer than frames", utterance.where, detail)
+    return faults
+
+
+def duplicates(train: Corpus, validation: Corpus | None = None) -> dict[int, Fault]:
+    """Training utterances whose samples are those of an earlier one, or of one in `validation`."""
+    first: dict[str, Utterance] = {}
+    if validation is not None:
+        pairs = zip(validation.utterances, validation.store.noticed, strict=True)
+        first = {noticed.digest: utterance for utterance, noticed in pairs}
+    faults = {}
+    for index, (utterance, noticed) in enumerate(zip(train.utterances, train.store.noticed, strict=True)):
+        known = first.get(noticed.digest)
+        if known is not None:
+            text = "the same text" if known.text == utterance.text else f"another text, {known.text!r}"
+            detail = f"{utterance.audio} is the recording of {known.where} with {text}; remove one of them"
+            faults[index] = Fault("recording in both sets" if validation else "duplicate", utterance.where, detail)
+        elif validation is None:
+            first[noticed.digest] = utterance
+    return faults
+
+
+def shared_speakers(train: Corpus, validation: Corpus) -> dict[int, Fault]:
+    """Training utterances of speakers, by source and name, whom the validation data have as well."""
+    known = {(u.source, u.speaker): u.where for u in validation.utterances if u.speaker}
+    faults = {}
+    for index, utterance in enumerate(train.utterances):
+        if place := known.get((utterance.source, utterance.speaker)):
+            detail = f"the speaker {utterance.speaker!r} is in the validation data, too ({place}); keep speakers apart"
+            faults[index] = Fault("speaker in both sets", utterance.where, detail)
+    return faults

@@ -1,0 +1,176 @@
+"""Utterances with features and labels, in batches of like lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_training.data import find_source
+from asr_training.feature_store import SILENT_PEAK, Noticed, store_features
+from asr_training.manifest import Fault, Utterance
+from asr_training.recipe import Data, Features, Source, Training
+from asr_training.text import Alphabet, Pronunciations, required_frames
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded features float32 [batch, frames, mels], their frames, labels one behind the other, and their counts."""
+
+    features: Tensor
+    frames: Tensor
+    labels: Tensor
+    label_counts: Tensor
+    phonemes: Tensor | None  # labels of the texts' phonemes, where there are pronunciations, and their counts
+    phoneme_counts: Tensor | None
+    seconds: float  # of audio, without the padding
+
+
+# The row in the batch, features [frames, mels] and the fewest output frames that must stay possible, to features.
+Change = Callable[[int, np.ndarray, int], np.ndarray]
+
+
+class Corpus:
+    """Utterances with features and labels, to be gone through in batches.
+
+    What cannot be used is in `faults` instead.
+    """
+
+    def __init__(self, sources: tuple[Source, ...], data: Data, features: Features, cache: Path) -> None:
+        self.config = features
+        self.alphabet = Alphabet(data.alphabet)
+        self.utterances: list[Utterance] = []
+        self.faults: list[Fault] = []
+        repeats: list[int] = []
+        for source in sources:
+            found = find_source(source, data, self.alphabet)
+            self.faults += [item for item in found if isinstance(item, Fault)]
+            self.utterances += [item for item in found if isinstance(item, Utterance)]
+            repeats += [source.repeat] * (len(self.utterances) - len(repeats))
+        self.repeats = np.array(repeats, np.int64)
+        self.store = store_features(self.utterances, features, cache)
+        self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
+        self.pronunciations = Pronunciations(Path(data.pronunciations)) if data.pronunciations else None
+        self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
+        self.fewest_frames = np.array([required_frames(labels) for labels in self.labels], np.int64)
+        self.frame_rate = features.sample_rate / features.hop  # feature frames a second
+        unusable = [fault_of(*pair) for pair in zip(self.utterances, self.store.noticed, strict=True)]
+        self.faults += [fault for fault in unusable if fault]
+        self.keep(np.array([fault is None for fault in unusable], bool))
+
+    def keep(self, wanted: np.ndarray) -> None:
+        """Leave out the utterances that are not `wanted`, bool [utterances]."""
+        rows = np.flatnonzero(wanted)
+        self.utterances = [self.utterances[row] for row in rows]
+        self.labels = [self.labels[row] for row in rows]
+        self.phonemes = [self.phonemes[row] for row in rows] if self.phonemes is not None else None
+        self.repeats, self.fewest_frames = self.repeats[rows], self.fewest_frames[rows]
+        self.store = self.store.chosen(rows)
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio, each utterance once."""
+        return float(self.store.frames.sum()) / self.frame_rate / 3600
+
+    def batch(self, indices: np.ndarray, change: Change | None = None) -> Batch:
+        """Put some utterances together, their features changed by `change` if it is given."""
+        items = [self.store[index].astype(np.float32) for index in indices]
+        if change is not None:
+            fewest = self.fewest_frames[indices]
+            items = [change(row, item, fewest[row]) for row, item in enumerate(items)]
+        frames = np.array([len(item) for item in items])
+        padded = np.zeros((len(items), frames.max(), self.config.mels), np.float32)
+        for row, item in zip(padded, items, strict=True):
+            row[: len(item)] = item
+        labels = [self.labels[index] for index in indices]
+        counts = torch.tensor([len(item) for item in labels])
+        seconds = float(frames.sum()) / self.frame_rate
+        flat = torch.from_numpy(np.concatenate(labels))
+        return Batch(
+            torch.from_numpy(padded), torch.from_numpy(frames), flat, counts, *self.phonemes_of(indices), seconds
+        )
+
+    def phonemes_of(self, indices: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+        """Labels of the phonemes of some utterances, one behind the other, and their counts, if they are known."""
+        if self.phonemes is None:
+            return None, None
+        labels = [self.phonemes[index] for index in indices]
+        return torch.from_numpy(np.concatenate(labels)), torch.tensor([len(item) for item in labels])
+
+    def fits(self, stride: int) -> np.ndarray:
+        """Which utterances have frames enough for their text, one of `stride` feature frames each; bool."""
+        return np.asarray(self.fewest_frames * stride <= self.store.frames)
+
+    def short_enough(self, data: Data) -> np.ndarray:
+        """Which utterances are no longer than the recipe allows; bool."""
+        return np.asarray(self.store.frames <= data.longest_seconds * self.frame_rate)
+
+    def left_out(self, data: Data, stride: int) -> str:
+        """How many utterances are left out of training, and why, in words."""
+        long, coarse = ~self.short_enough(data), ~self.fits(stride)
+        return (
+            f"{int((long | coarse).sum())} of {len(long)} left out: {int(long.sum())} longer than"
+            f" {data.longest_seconds:g} s, {int(coarse.sum())} with too few frames for their text"
+        )
+
+    def training_order(
+        self, data: Data, training: Training, stride: int, epoch: int, parts: int = 1
+    ) -> list[np.ndarray]:
+        """What each step of an epoch takes, as indices: of like lengths, in an order drawn from seed and epoch.
+
+        A step takes `parts` times the utterances or seconds of a batch.
+        """
+        rng = np.random.default_rng([training.seed, epoch])
+        usable = self.fits(stride) & self.short_enough(data)
+        indices = np.repeat(np.arange(len(self.utterances)), self.repeats * usable)
+        # Lengths are shaken a little before sorting, so that the same utterances do not always meet.
+        order = indices[np.argsort(self.store.frames[indices] * rng.uniform(0.9, 1.1, len(indices)))]
+        batches = list(
+            split(
+                order,
+                self.store.frames,
+                training.batch_utterances * parts,
+                training.batch_seconds * parts * self.frame_rate,
+            )
+        )
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def in_order_of_length(self, seconds: float) -> Iterator[np.ndarray]:
+        """All utterances once, shortest first, in batches of up to so many padded seconds."""
+        return split(np.argsort(self.store.frames, kind="stable"), self.store.frames, 0, seconds * self.frame_rate)
+
+
+def fault_of(utterance: Utterance, noticed: Noticed) -> Fault | None:
+    """What is wrong with a recording, by what was noticed when it was read."""
+    if noticed.error:
+        return Fault("unreadable audio", utterance.where, noticed.error)
+    if noticed.peak < SILENT_PEAK:
+        detail = f"{utterance.audio} is silent, no sample is above -60 dB; record it again or remove the line"
+        return Fault("silence", utterance.where, detail)
+    return None
+
+
+def split(order: np.ndarray, frames: np.ndarray, count: int, most: float) -> Iterator[np.ndarray]:
+    """Cut an order of utterances into batches of `count`, or of up to `most` padded frames if `count` is 0."""
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, int(frames[index]))
+        full = len(batch) >= count if count else (len(batch) + 1) * longest > most
+        if batch and full:
+            yield np.array(batch)
+            batch, longest = [], int(frames[index])
+        batch.append(int(index))
+    if batch:
+        yield np.array(batch)
+
+
+def describe(corpus: Corpus) -> dict[str, Any]:
+    """Utterances, hours and speakers, for provenance and the first line of a run."""
+    speakers = {utterance.speaker for utterance in corpus.utterances}
+    return {"utterances": len(corpus.utterances), "hours": round(corpus.hours, 2), "speakers": len(speakers)}
