@@ -77,7 +77,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def recordings(sources: Iterable[str]) -> Dataset:
-    """Rows with `audio`, the place of a recording, for files, manifests and folders here or in object stores.
+    """Rows with `number` and `audio`, the place of a recording, for files, manifests and folders here or in a store.
 
     What pyarrow's filesystems reach (`s3://`, `gs://`, `abfs://`, `hdfs://`, `file://`) is given as URI; paths are made
     absolute, and must lead to the same files on every node. Raises AudioError where a source names nothing.
@@ -86,8 +86,8 @@ def recordings(sources: Iterable[str]) -> Dataset:
 
 
 def listed(places: Iterable[str]) -> Dataset:
-    """Rows with `audio` for paths or URIs of recordings, in blocks of a part each."""
-    rows = [{"audio": place} for place in places]
+    """Rows with `number`, from 0, and `audio` for paths or URIs of recordings, in blocks of a part each."""
+    rows = [{"number": number, "audio": place} for number, place in enumerate(places)]
     return ray.data.from_items(rows, override_num_blocks=max(1, len(rows) // PART))
 
 
@@ -164,18 +164,26 @@ def write(dataset: Dataset, folder: str, form: str) -> None:
 
 
 def results(dataset: Dataset) -> Iterator[Transcript | AsrError]:
-    """For each row of `transcribe`, in the order of the recordings, its transcript or its error."""
-    DataContext.get_current().execution_options.preserve_order = True
+    """For each row that was `listed` and went through `transcribe`, in that order, its transcript or its error."""
+    # Blocks come as they get done, and late where a worker was lost.
+    early: dict[int, Transcript | AsrError] = {}
+    due = 0
     for row in dataset.iter_rows():
-        if row["error"] is not None:
-            yield AudioError(row["error"])
-        else:
-            parts = {
-                "words": tuple(Word(**word) for word in row["words"]),
-                "segments": tuple(Segment(**segment) for segment in row["segments"]),
-                "alternatives": tuple(Alternative(**reading) for reading in row["alternatives"]),
-            }
-            yield Transcript(**{name: row[name] for name in ("audio", *FIELDS) if name != "error"} | parts)
+        early[row["number"]] = _result(row)
+        while due in early:
+            yield early.pop(due)
+            due += 1
+
+
+def _result(row: Mapping[str, Any]) -> Transcript | AsrError:
+    if row["error"] is not None:
+        return AudioError(row["error"])
+    parts = {
+        "words": tuple(Word(**word) for word in row["words"]),
+        "segments": tuple(Segment(**segment) for segment in row["segments"]),
+        "alternatives": tuple(Alternative(**reading) for reading in row["alternatives"]),
+    }
+    return Transcript(**{name: row[name] for name in ("audio", *FIELDS) if name != "error"} | parts)
 
 
 def _outcomes(recognizer: Recognizer, names: list[str], held: list[bytes | None]) -> Iterator[dict[str, Any]]:
