@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 from asr_runtime.decoder import BeamConfig
 from asr_runtime.errors import DecoderError
 
 WORKER = Path(__file__).parent / "peers" / "worker.py"
+PATIENCE = 600.0  # seconds that a decoder has for one answer
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -166,9 +168,15 @@ class Worker:
     """A contestant's process; it has loaded its models when this is made, which raises DecoderError where it cannot."""
 
     def __init__(
-        self, contestant: Contestant, tokens: Sequence[str], files: Mapping[str, Path], emissions: Path, beam: int
+        self,
+        contestant: Contestant,
+        tokens: Sequence[str],
+        files: Mapping[str, Path],
+        emissions: Path,
+        beam: int,
+        patience: float = PATIENCE,
     ) -> None:
-        self.name, self.emissions = contestant.name, str(emissions)
+        self.name, self.emissions, self._patience = contestant.name, str(emissions), patience
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         distribution = "asr-deploy" if contestant.peer == "ours" else contestant.peer
         command = [contestant.python, str(WORKER), contestant.module, contestant.package, distribution]
@@ -204,11 +212,22 @@ class Worker:
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
+        late = Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = Timer(self._patience, end)
+        timer.start()
         try:
             print(json.dumps(request), file=stdin, flush=True)
             line = stdout.readline() if stdout else ""
         except BrokenPipeError:
             line = ""
+        timer.cancel()
+        if not line and late.is_set():
+            raise DecoderFailed(f"{self.name}: it gave no answer in {self._patience:g} s and was ended.")
         if not line:
             raise DecoderFailed(f"{self.name}: its process ended with code {self._process.wait()}{self._last_words()}.")
         answer: dict[str, Any] = json.loads(line)

@@ -8,6 +8,7 @@
 from asr_runtime.bundle import Bundle
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import AsrError, AudioError, BundleError, DecoderError, EngineError
+from asr_runtime.raw import RawAudio, RawFormat
 from asr_runtime.recognizer import Recognizer, load
 from asr_runtime.transcript import Segment, Transcript, Word
 
@@ -22,6 +23,8 @@ __all__ = [
     "BundleError",
     "DecoderError",
     "EngineError",
+    "RawAudio",
+    "RawFormat",
     "Recognizer",
     "Segment",
     "Transcript",

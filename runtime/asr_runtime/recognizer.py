@@ -20,11 +20,12 @@ from asr_runtime.engines import Engine
 from asr_runtime.errors import AsrError, BundleError, DecoderError
 from asr_runtime.greedy import GreedyDecoder
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
+from asr_runtime.raw import RawAudio
 from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
 from asr_runtime.windows import Windows
 
 # A file, its bytes or an open stream, or samples with their rate in hertz.
-Recording: TypeAlias = "AudioSource | tuple[ArrayLike, int]"
+Recording: TypeAlias = "AudioSource | RawAudio | tuple[ArrayLike, int]"
 
 BUNDLES = Path(__file__).parent / "bundles"  # those that come along
 DEFAULT = "english"
@@ -136,21 +137,21 @@ class Recognizer:
         return self._pipeline.samples / self.bundle.sample_rate
 
     @overload
-    def transcribe(self, audio: AudioSource) -> Transcript: ...  # type: ignore[overload-overlap]
+    def transcribe(self, audio: AudioSource | RawAudio) -> Transcript: ...  # type: ignore[overload-overlap]
     @overload
     def transcribe(self, audio: ArrayLike, sample_rate: int) -> Transcript: ...
     @overload
     def transcribe(self, audio: Iterable[Recording]) -> Iterator[Transcript]: ...
 
     def transcribe(self, audio: Any, sample_rate: int | None = None) -> Transcript | Iterator[Transcript]:
-        """The transcript of a file (path, bytes or binary stream) or of samples at `sample_rate` hertz.
+        """The transcript of a file (path, bytes, binary stream or `RawAudio`) or of samples at `sample_rate` hertz.
 
         Of an iterable of files or of pairs (samples, rate) an iterator of transcripts, which reads some
         batches ahead. Raises AudioError, EngineError or DecoderError.
         """
         if sample_rate is not None:
             return next(self._all_or_raise([(audio, sample_rate)]))
-        if isinstance(audio, str | os.PathLike | bytes) or hasattr(audio, "read"):
+        if isinstance(audio, str | os.PathLike | bytes | RawAudio) or hasattr(audio, "read"):
             return next(self._all_or_raise([audio]))
         if isinstance(audio, np.ndarray):
             raise TypeError("samples need their rate: transcribe(samples, sample_rate)")
@@ -210,4 +211,6 @@ def _alternative(hypothesis: Hypothesis) -> Alternative:
 def _name(recording: Recording) -> str:
     if isinstance(recording, tuple):
         return "array"
+    if isinstance(recording, RawAudio):
+        return _name(recording.source)
     return str(recording) if isinstance(recording, str | os.PathLike) else str(getattr(recording, "name", "bytes"))

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,6 +183,14 @@ def test_an_error_in_a_process_is_one_sentence(
         assert process.decode(10, [[0]])["texts"] == ["cat"]
         process._process.kill()
         with pytest.raises(DecoderFailed, match="ended with code -9"):
+            process.decode(10, [[0]])
+
+
+def test_a_process_that_hangs_is_ended(clear: Path, arpa: Path, words: Path) -> None:
+    with closing(worker(clear, arpa, words)) as process:
+        process._patience = 0.3
+        process._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(DecoderFailed, match=r"no answer in 0\.3 s"):
             process.decode(10, [[0]])
 
 

@@ -60,7 +60,7 @@ def test_the_extra_export_brings_what_is_imported() -> None:
     folder = Path(str(source("asr_export"))).parent
     files = [file.relative_to(folder.parent).with_suffix("") for file in folder.rglob("*.py")]
     foreign = reached({".".join(file.parts) for file in files if file.name != "__init__"})
-    assert {"torch", "onnx", "numpy", "tqdm", "tomli"} <= foreign  # the search itself finds them
+    assert {"torch", "onnx", "numpy", "safetensors", "tomli"} <= foreign  # the search itself finds them
     on_gpus = {BROUGHT_BY[name] for name in ("cuda",)}  # imported where an engine runs, and not else
     wanted = {BROUGHT_BY.get(name, name) for name in foreign}
     assert wanted - on_gpus - declared("video", "3.10") <= declared("export", "3.10") | declared("huggingface", "3.10")

@@ -112,6 +112,15 @@ def test_a_group_norm_model_would_hear_padding_and_the_pipeline_gives_it_none(tm
     assert (whole - longer).abs().max() > 1e-3  # transformers' own leak, which the bundle avoids
 
 
+def test_without_transformers_its_extra_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "small", "wav2vec2", "layer")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert call("import-huggingface", str(folder), str(tmp_path / "bundle")) == 1
+    assert "pip install 'asr-deploy[huggingface]'" in capsys.readouterr().err
+
+
 def changed(folder: Path, name: str, **values: Any) -> None:
     content = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps({**content, **values}))

@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 import soundfile
 
 import asr_runtime
-from asr_runtime import AudioError, BundleError, DecoderError, Recognizer, Transcript
+from asr_runtime import AudioError, BundleError, DecoderError, RawAudio, RawFormat, Recognizer, Transcript
 from asr_runtime.bundle import NewFile, update_bundle
+from asr_runtime.windows import Windows
 
 Spell = Callable[[str], np.ndarray]
 
@@ -176,3 +179,43 @@ def test_notebooks_show_words_and_escape_what_came_from_outside(recognizer: Reco
     assert "<script>" not in hostile._repr_html_()
     assert ">hi</span>" in hostile._repr_html_()
     assert str(transcript) == "hi"
+
+
+def test_raw_samples_are_one_recording(recognizer: Recognizer, spell: Spell) -> None:
+    samples = (32767 * spell("raw")).astype("<i2").tobytes()
+    transcript = recognizer.transcribe(RawAudio(io.BytesIO(samples), RawFormat("s16le", 16000)))
+    assert (transcript.text, transcript.audio) == ("raw", "bytes")
+
+
+def test_a_recognizer_works_in_a_forked_process(tone_bundle: Path) -> None:
+    """In a process of its own: the tests' has threads of others, which do not survive a fork."""
+    code = """
+import os, sys, numpy, asr_runtime
+recognizer = asr_runtime.load(sys.argv[1], threads=2)
+silence = numpy.zeros(16000), 16000
+recognizer.transcribe(*silence)
+child = os.fork()
+text = recognizer.transcribe(*silence).text
+if not child:
+    os._exit(0 if text == "" else 1)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(tone_bundle)]
+    assert subprocess.run(command, timeout=60).returncode == 0
+
+
+def test_times_in_windows_are_those_of_the_whole(
+    tone_bundle: Path, spell: Spell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    samples = spell(" ".join("".join(random.choice(list("abcdefgh"), 5)) for _ in range(100)))
+
+    def heard(frames: int) -> list[tuple[str, float, float]]:
+        windows = Windows(frames * 640, 25 * 640, 640)
+        monkeypatch.setattr("asr_runtime.recognizer.Windows.of", lambda *_: windows)
+        transcript = asr_runtime.load(tone_bundle, threads=2, batch_size=3).transcribe(samples, 16000)
+        return [(word.word, word.start, word.end) for word in transcript.words]
+
+    whole = heard(25_000)
+    assert len(whole) == 100
+    assert heard(75) == whole

@@ -37,7 +37,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 def too_large(path: Path, size: int) -> None:
     """Raise ExportError for what one file cannot hold."""
     if size >= LARGEST_MODEL:
-        raise ExportError(f"{path}: got {size} bytes of weights, wanted less than 2 GiB; take its int8 or fp16 file.")
+        raise ExportError(f"{path}: got {size} bytes of weights, wanted less than 2 GiB; take a smaller model.")
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -68,7 +68,9 @@ def fetch(identifier: str, main: Sequence[str], others: Sequence[str], folder: P
     try:
         snapshot = Path(snapshot_download(identifier, allow_patterns=patterns))
     except Exception as error:  # errors of the hub, of the network and of the disk have no common kind
-        raise ExportError(f"{identifier}: the hub did not give it ({first_line(error)}).") from None
+        raise ExportError(
+            f"{identifier}: there is no such file or folder here, and the hub did not give it ({first_line(error)})."
+        ) from None
     folder.mkdir()
     for file in snapshot.iterdir():
         if file.is_file() and any(file.match(pattern) for pattern in patterns):

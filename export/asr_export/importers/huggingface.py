@@ -137,9 +137,13 @@ def load(folder: Path) -> Any:
     if not files:
         raise ExportError(f"{folder}: there are no weights in safetensors, and no others are read; convert them.")
     too_large(folder, sum(file.stat().st_size for file in files))
-    from transformers import AutoModelForCTC
-    from transformers.utils import logging
-
+    try:
+        from transformers import AutoModelForCTC
+        from transformers.utils import logging
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f"the package {error.name} is missing; install it with: pip install 'asr-deploy[huggingface]'"
+        ) from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}

@@ -108,9 +108,10 @@ def read_weights(path: Path) -> Weights:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        kind = type(error).__name__
         raise ExportError(
-            f"{path}: this is no file of plain PyTorch weights ({first:.150}); nothing was run."
+            f"{path}: this is no file of plain PyTorch weights, or one that wants more than tensors ({kind}); "
+            "nothing was run, give published weights."
         ) from None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ExportError(f"{path}: got {type(weights).__name__} of other things than tensors, wanted a state_dict.")
