@@ -8,21 +8,25 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from asr_runtime import outputs
 from asr_runtime.bundle import Bundle
-from asr_runtime.errors import AsrError, AudioError
+from asr_runtime.errors import AsrError, AudioError, sentence
 from asr_runtime.inputs import STANDARD_INPUT, Input, expand
 from asr_runtime.options import destination, parse, raw_format, search_settings
 from asr_runtime.outputs import Output
 from asr_runtime.progress import Report, say
 from asr_runtime.raw import RawAudio, RawFormat
 from asr_runtime.recognizer import Recognizer, load
+from asr_runtime.transcript import Transcript
 
 DONE, SOME_FAILED, UNUSABLE, READER_LEFT = 0, 1, 2, 128 + 13  # as a shell counts SIGPIPE
+GPU = ("cuda", "tensorrt")
 
 
 def main() -> None:
@@ -77,7 +81,10 @@ def _run(options: argparse.Namespace) -> int:
         with outputs.opened(destination(options), recordings) as output:
             wanted = _wanted(recordings, output, report)
             if wanted:
-                _transcribe(_recognizer(options), wanted, raw_format(options), output, report)
+                if options.ray:
+                    _on_cluster(options, wanted, output, report)
+                else:
+                    _transcribe(_recognizer(options), wanted, raw_format(options), output, report)
             output.end()
             if report.failed == len(found):
                 raise _NothingCameOut
@@ -113,18 +120,21 @@ def _wanted(recordings: Sequence[Input], output: Output, report: Report) -> list
     return wanted
 
 
-def _recognizer(options: argparse.Namespace) -> Recognizer:
-    recognizer = load(
-        options.model,
-        options.device,
-        precision=options.precision,
-        threads=options.threads,
-        batch_size=options.batch_size,
-        batch_seconds=options.max_batch_seconds,
-        greedy=options.greedy,
-        language_model=options.lm or not options.no_lm,
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What `load` takes beside the bundle."""
+    return {
+        "device": options.device,
+        "precision": options.precision,
+        "batch_size": options.batch_size,
+        "batch_seconds": options.max_batch_seconds,
+        "greedy": options.greedy,
+        "language_model": str(Path(options.lm).absolute()) if options.lm else not options.no_lm,
         **search_settings(options),
-    )
+    }
+
+
+def _recognizer(options: argparse.Namespace) -> Recognizer:
+    recognizer = load(options.model, threads=options.threads, **_settings(options))
     spoken = recognizer.bundle.language
     if options.language and options.language.lower() != spoken.lower():
         raise AsrError(
@@ -137,7 +147,29 @@ def _transcribe(
     recognizer: Recognizer, wanted: Sequence[Input], raw: RawFormat | None, output: Output, report: Report
 ) -> None:
     report.loaded(recognizer, len(wanted))
-    results = recognizer.results(_source(recording, raw) for recording in wanted)
+    _write(recognizer.results(_source(recording, raw) for recording in wanted), wanted, output, report)
+
+
+def _on_cluster(options: argparse.Namespace, wanted: Sequence[Input], output: Output, report: Report) -> None:
+    """The same on a Ray cluster, by workers of `--threads` cores each."""
+    try:
+        from asr_runtime import ray as cluster
+    except ModuleNotFoundError as error:
+        raise AsrError(sentence(error, "ray")) from None
+    # What Ray says of lost workers goes to standard output; the texts have theirs already.
+    with redirect_stdout(sys.stderr), cluster.connected(options.ray):
+        dataset = cluster.listed(str(Path(recording.name).absolute()) for recording in wanted)
+        settings = {**_settings(options), "cpus": options.threads or 1, "gpus": float(options.device in GPU)}
+        done = cluster.results(cluster.transcribe(dataset, options.model, **settings))
+        named = (_renamed(result, recording) for result, recording in zip(done, wanted, strict=True))
+        _write(named, wanted, output, report)
+
+
+def _renamed(result: Transcript | AsrError, recording: Input) -> Transcript | AsrError:
+    return result if isinstance(result, AsrError) else replace(result, audio=recording.name)
+
+
+def _write(results: Iterable[Transcript | AsrError], wanted: Sequence[Input], output: Output, report: Report) -> None:
     for result, recording in zip(results, wanted, strict=True):
         if isinstance(result, AsrError):
             report.failure(result)

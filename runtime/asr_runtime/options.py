@@ -62,6 +62,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--rate and --channels describe raw samples; give --raw, too")
     if options.raw is not None and not options.rate:
         parser.error("raw samples need their --rate in hertz")
+    if options.ray and (options.raw is not None or options.language or "-" in options.files):
+        parser.error("--ray takes neither standard input nor --raw nor --language; leave it out, or them")
     fault = _misplaced(destination(options))
     if fault:
         parser.error(fault)
@@ -294,5 +296,6 @@ def _run_options(group: argparse._ArgumentGroup) -> None:
     )
     add("-v", "--verbose", action=argparse.BooleanOptionalAction, default=False, help="say what took how long")
     add("-q", "--quiet", action="store_true", help="only errors on standard error")
+    add("--ray", metavar="HOST:PORT", help="run on the Ray cluster there, whose machines see the same files")
     add("--verify", metavar="BUNDLE", help="check the bundle's models on this machine, in place of recordings")
     add("--debug", action="store_true", help="show a traceback with an error")
