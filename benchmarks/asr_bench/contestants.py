@@ -63,6 +63,8 @@ _PYCTC = {"token_min_logp": -5.0, "beam_prune_logp": -10.0}
 _FLASHLIGHT = "flashlight.lib.text.decoder"
 KNOWN = (
     Contestant("ours", "ours", "ours", "asr_runtime", {}, {}),
+    # For small beams; chosen on emissions kept for tuning (docs/decoder.md).
+    Contestant("ours tight", "ours", "ours", "asr_runtime", {}, {"beam_threshold": 9.0}),
     Contestant(
         "ds_ctcdecoder", "ds_ctcdecoder", "deepspeech", "ds_ctcdecoder", {"alpha": 0.7, "beta": 3.5}, _DEEPSPEECH
     ),

@@ -116,16 +116,17 @@ def _sweep(result: dict[str, Any]) -> str:
 
 def at_equal_accuracy(points: list[Point]) -> str:
     """For each point of another decoder, our cheapest that makes no more errors."""
-    ours = [point for point in points if point["decoder"] == "ours"]
+    ours = [point for point in points if point["decoder"].startswith("ours")]
     rows = []
-    for p in (point for _, group in _by_decoder(points) for point in group if point["decoder"] != "ours"):
+    for p in (point for _, group in _by_decoder(points) for point in group if point not in ours):
         best = min((q for q in ours if q["wer"] <= p["wer"]), key=lambda q: float(q["ms"]), default=None)
         left = (p["decoder"], p["beam"], f"{p['wer']:.2f}", f"{p['ms']:.2f}")
         if best is None:
             rows.append((*left, "—", "—", "—", "not reached"))
         else:
             times = f"{p['ms'] / best['ms']:.1f}"
-            rows.append((*left, str(best["beam"]), f"{best['wer']:.2f}", f"{best['ms']:.2f}", times))
+            setting = f"{best['beam']}{best['decoder'].removeprefix('ours')}"
+            rows.append((*left, setting, f"{best['wer']:.2f}", f"{best['ms']:.2f}", times))
     head = ["decoder", "beam", "WER %", "ms", "our beam", "our WER %", "our ms", "times faster"]
     return table(head, rows) if rows else ""
 

@@ -121,6 +121,7 @@ def test_peers_are_taken_from_their_interpreters_and_settings_changed() -> None:
     chosen = choose(["pyctcdecode=py311", "flashlight-text"], ["pyctcdecode:alpha=1,token_min_logp=-7.5"], {})
     assert [(one.name, one.python) for one in chosen] == [
         ("ours", sys.executable),
+        ("ours tight", sys.executable),
         ("flashlight-text", sys.executable),
         ("flashlight-text tight", sys.executable),
         ("pyctcdecode", "py311"),
@@ -278,7 +279,8 @@ def test_with_and_without_a_language_model(tmp_path: Path, arpa: Path, words: Pa
     done = bench(*options, *model, "--output", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "results" / "decoder-cats.json").read_text())
-    assert [(p["decoder"], p["beam"], p["wer"]) for p in result["sweep"]] == [("ours", 5, 0), ("ours", 20, 0)]
+    points = {(p["decoder"], p["beam"], p["wer"]) for p in result["sweep"]}
+    assert points == {("ours", 5, 0), ("ours", 20, 0), ("ours tight", 5, 0), ("ours tight", 20, 0)}
     assert [p["pieces"] for p in result["length"]] == [3, 1]
     assert result["decoders"]["ours"]["loads"] == 5
     assert result["files"]["lm"]["name"] == arpa.name
