@@ -292,7 +292,7 @@ def test_with_and_without_a_language_model(tmp_path: Path, arpa: Path, words: Pa
     done = bench(*options, "--lengths", "", "--name", "plain", "--output", tmp_path / "results")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "results" / "plain.json").read_text())
-    assert [p["wer"] for p in result["sweep"]] == [100, 100]
+    assert {p["wer"] for p in result["sweep"]} == {100}
     assert "without a language model" in done.stdout
 
 
