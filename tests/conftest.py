@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from asr_runtime.bundle import Manifest, NewFile, write_bundle
 
 RATE = 16000
+
+# Started in the background by a script, the tests would ignore Ctrl-C, and so would the programs that they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SENTENCES = [
     "a cat sat",
     "the dog ran home",

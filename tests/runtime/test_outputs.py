@@ -119,12 +119,15 @@ def test_stopped_in_the_middle_leaves_whole_outputs_and_resumes(
     arguments = ["talks", "never.wav", "-f", "jsonl", "-o", "all.jsonl", "--resume", "-q", "--threads", "2"]
     command = [*COMMAND, "--model", str(tone_bundle), *arguments]
     with subprocess.Popen(command, cwd=tmp_path) as running:
-        for _ in range(3000):
-            if (tmp_path / "all.jsonl").exists() and b"\n" in (tmp_path / "all.jsonl").read_bytes():
-                break
-            time.sleep(0.02)
-        running.send_signal(number if b"\n" in (tmp_path / "all.jsonl").read_bytes() else signal.SIGKILL)
-        running.wait(30)
+        try:
+            for _ in range(3000):
+                if (tmp_path / "all.jsonl").exists() and b"\n" in (tmp_path / "all.jsonl").read_bytes():
+                    break
+                time.sleep(0.02)
+            running.send_signal(number)
+            running.wait(30)
+        finally:
+            running.kill()  # or it would wait for the pipe for ever
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert 1 <= len(rows) <= 3
     (tmp_path / "never.wav").unlink()
