@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -91,4 +92,5 @@ def answer_request(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         result = answer(request)
     except AsrError as error:
         result = {"error": str(error)}
-    print(json.dumps(result), file=out, flush=True)
+    with contextlib.suppress(BrokenPipeError), out:  # nobody may wait for it any more
+        print(json.dumps(result), file=out)
