@@ -216,7 +216,9 @@ def _parser() -> _Parser:
 
 def _model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model", default=DEFAULT, metavar="BUNDLE", help="a bundle's folder, .asr file or name (default: %(default)s)"
+        "--model",
+        metavar="BUNDLE",
+        help=f"a bundle's folder, .asr file or name (by default our {DEFAULT})",
     )
     group.add_argument("--device", type=_one_of(DEVICES), default="auto", help=", ".join(DEVICES))
     group.add_argument("--precision", metavar="P", help="which of the bundle's models, like fp32")

@@ -57,7 +57,7 @@ def load(
     """
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
-    bundle = Bundle.load(_place(DEFAULT if path is None else path))
+    bundle = Bundle.load(_place(path))
     engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
@@ -69,16 +69,18 @@ def load(
     )
 
 
-def _place(path: str | os.PathLike[str]) -> Path:
-    """Where the bundle of a path lies; what is not there may be the name of one that comes along."""
-    given, packaged = Path(path), BUNDLES / path
-    if given.exists() or given.name != str(path):
-        return given
+def _place(path: str | os.PathLike[str] | None) -> Path:
+    """Where the bundle of a path lies; what is not there may be the name of one that comes along.
+
+    None is the one that comes along by the name of `DEFAULT`, whatever lies in the folder at hand.
+    """
+    packaged = BUNDLES / (path or DEFAULT)
+    if path is not None and (Path(path).exists() or Path(path).name != str(path)):
+        return Path(path)
     if not packaged.is_dir():
         names = sorted(folder.name for folder in BUNDLES.iterdir() if folder.is_dir()) if BUNDLES.is_dir() else []
-        raise BundleError(
-            f"{path}: there is no such bundle; give its path, or one that comes along: {', '.join(names) or 'none'}."
-        )
+        known = ", ".join(names) or "none"
+        raise BundleError(f"{packaged.name}: there is no such bundle; give its path, or one that comes along: {known}.")
     return packaged
 
 

@@ -157,6 +157,18 @@ def test_a_bundle_that_comes_along_is_found_by_its_name(
         asr_runtime.load(tmp_path / "absent" / "tones")
 
 
+def test_a_folder_at_hand_is_not_the_bundle_that_comes_along(
+    tone_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asr_runtime.recognizer.BUNDLES", tmp_path / "bundles")
+    shutil.copytree(tone_bundle, tmp_path / "bundles" / "english")
+    (tmp_path / "english").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asr_runtime.load(greedy=True)
+    with pytest.raises(BundleError, match="this is not a bundle"):
+        asr_runtime.load("english")
+
+
 def test_threads_may_share_a_recognizer(recognizer: Recognizer, spell: Spell) -> None:
     texts = [f"{a}{b} {a}" for a in "abcd" for b in "efgh"]
     heard: dict[str, str] = {}
