@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE, CompletedProcess, Popen
+from subprocess import PIPE, CompletedProcess, Popen, run
 from time import perf_counter, sleep
 
 import numpy as np
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from asr_bench import gpu
 from asr_bench.machine import Meanwhile, machine
-from asr_bench.measure import run_child, run_process
+from asr_bench.measure import STARTER, run_child, run_process
 from asr_bench.results import METRICS
 from asr_bench.scenarios.cold_start import drop_from_cache
 from asr_bench.scenarios.memory import join
@@ -221,6 +221,16 @@ def test_what_is_measured_ends_with_the_benchmark(
         _, said = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in said
+
+
+def test_a_process_that_nobody_asks_or_waits_for_ends_in_silence() -> None:
+    unasked = run([sys.executable, "-m", "asr_bench.scenarios.throughput"], input="", capture_output=True, text=True)
+    assert (unasked.returncode, unasked.stdout, unasked.stderr) == (1, "", "")
+    unread, end = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-S", "-c", STARTER, str(os.getpid()), sys.executable, "-c", ""]
+    assert run(command, stdout=end, stderr=PIPE, start_new_session=True).stderr == b""
+    os.close(end)
 
 
 def test_standard_input_reaches_the_process() -> None:
