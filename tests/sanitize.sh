@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 kind=ASR_SANITIZE libraries="libubsan.so libasan.so"
-tests="$root/tests/runtime/test_decoder_*.py $root/tests/runtime/test_scorer_package.py"
+tests="$root/tests/runtime/test_decoder_*.py $root/tests/runtime/test_pronunciations.py $root/tests/runtime/test_scorer_package.py"
 if [ "${1:-}" = thread ]; then
   shift
   kind=ASR_SANITIZE_THREAD libraries=libtsan.so

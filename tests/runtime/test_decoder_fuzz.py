@@ -67,3 +67,20 @@ def test_damaged_files_never_end_the_process(tmp_path: Path, part: str) -> None:
             assert "\n" not in str(error)
             refused += 1
     assert refused > TRIALS // 3
+
+
+def test_damaged_pronunciations_never_end_the_process(tmp_path: Path) -> None:
+    tokens = ["T", "UW", "AH", "tʃ", " ", ""]
+    content = "two\tT UW\nto\tT UW\nto\tT AH\ntoo\tT UW\nchew\ttʃ UW\n".encode()
+    log_probs = np.log(np.random.default_rng(0).dirichlet([0.3] * len(tokens), size=30) + 1e-9).clip(max=0)
+    rng = random.Random("pronunciations")
+    path = tmp_path / "damaged"
+    refused = 0
+    for _ in range(TRIALS):
+        path.write_bytes(damage(content, 0, len(content), rng))
+        try:
+            assert BeamSearchDecoder(tokens, lexicon=path).decode(log_probs, hot_words={"two": 1.0, "zoo=two to": 2.0})
+        except DecoderError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert TRIALS // 3 < refused < TRIALS
