@@ -74,8 +74,7 @@ def write_report(folder: Path, recipe: Recipe, rows: list[dict[str, Any]], devic
     from asr_training.report import Row
 
     best = load_checkpoint(folder / "best")
-    known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
-    corpus = Corpus(recipe.data.validation, known, best.features, folder / "features")
+    corpus = Corpus(recipe.data.validation, recipe.data.for_evaluation, best.features, folder / "features")
     results = recognise(best.model.to(device), corpus, torch.device(device))
     write_page(folder / "report.html", recipe.name, [Row(**row) for row in rows], corpus, results)
 
@@ -131,14 +130,14 @@ def synthesize_command(
 
 @app.command("pronounce")
 def pronounce_command(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests.", exists=True, dir_okay=False)],
+    texts: Annotated[list[Path], typer.Argument(help="Manifests (.jsonl), or words.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="File for the words and their phonemes.")] = Path("pronunciations.txt"),
     language: Annotated[str, typer.Option(help="A voice of espeak-ng.")] = "en-us",
 ) -> None:
-    """Write the phonemes of all words in manifests, by espeak-ng, for a recipe's [data] pronunciations."""
+    """Write the phonemes of all words of texts, by espeak-ng, for a recipe's [data] pronunciations."""
     from asr_training.pronounce import pronounce
 
-    typer.echo(f"{pronounce(manifests, out, language)} words in {out}")
+    typer.echo(f"{pronounce(texts, out, language)} words in {out}")
 
 
 @app.command("vary")
