@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -84,6 +83,9 @@ def evaluate_command(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
     manifest: Annotated[list[str], typer.Argument(help="Manifests or LibriSpeech folders.")],
     device: Device = "auto",
+    pronunciations: Annotated[
+        str, typer.Option(help="Of the words, for a model that learnt phonemes; the rates are of phonemes then.")
+    ] = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Print each utterance's text beside its reference.")
     ] = False,
@@ -101,7 +103,13 @@ def evaluate_command(
 
     loaded = load_checkpoint(checkpoint)
     sources = tuple(Source(path) for path in manifest)
-    data = Data(train=(), validation=sources, alphabet=loaded.alphabet.characters)
+    data = Data(
+        train=(),
+        validation=sources,
+        alphabet=loaded.alphabet.characters,
+        pronunciations=pronunciations,
+        spoken=bool(pronunciations),
+    )
     where = torch.device(choose_device(device))
     with tempfile.TemporaryDirectory() as cache:
         corpus = Corpus(sources, data, loaded.features, Path(cache))

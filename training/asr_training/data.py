@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from asr_runtime.errors import RecipeError
 from asr_training.manifest import Fault, Utterance, find_utterances, without_faults
 from asr_training.recipe import Data, Source
 from asr_training.text import Alphabet, Pronunciations

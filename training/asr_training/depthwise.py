@@ -1,7 +1,8 @@
 """Depthwise convolution over time for training: PyTorch's, or a C kernel that is faster on CPUs.
 
-PyTorch's depthwise convolution takes, in bfloat16, several times as long as the two matrix products beside it in a
-block, and a sixth of a whole step in float32; the kernel (`training/csrc/depthwise.c`) removes that. Weights and results are the same, so nothing else knows.
+PyTorch's depthwise convolution takes several times as long as the two matrix products beside it in bfloat16, and a
+sixth of a whole step in float32; the kernel (`training/csrc/depthwise.c`) removes that. Weights and results are the
+same, so nothing else knows.
 """
 
 from __future__ import annotations

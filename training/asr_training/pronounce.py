@@ -1,6 +1,6 @@
 """Pronunciations of words, by espeak-ng: what a model or an intermediate layer of it can learn besides spelling.
 
-English has the phonemes of ARPAbet in their one-letter code, 38 of them, so that a text in phonemes is a text like any
+English has the phonemes of ARPAbet in their one-letter code, 39 of them, so that a text in phonemes is a text like any
 other and a phoneme a character of the alphabet; other languages have espeak-ng's own, in IPA.
 """
 
@@ -17,14 +17,64 @@ from asr_training.manifest import read_manifest
 
 STRESS_AND_LENGTH = re.compile("[ˈˌːʲ̩\u200d]|\\([^)]*\\)")
 
-# IPA as espeak-ng writes it for American English to ARPAbet's one-letter code. Schwa and the vowel of "cup" are one (A),
-# as are the vowel of "bird" and its weak form (R), flap, glottal stop and t.
+# IPA as espeak-ng writes it for American English to ARPAbet's one-letter code. Schwa and the vowel of "cup" are one
+# (A), as are the vowel of "bird" and its weak form (R), and flap, glottal stop and t.
 ARPABET = {
-    **{"ɑ": "a", "æ": "@", "ʌ": "A", "ə": "A", "ɐ": "A", "ɔ": "c", "aʊ": "W", "aɪ": "Y", "ɛ": "E", "ɚ": "R", "ɜ": "R"},
-    **{"eɪ": "e", "ɪ": "I", "ᵻ": "I", "i": "i", "oʊ": "o", "o": "o", "ɔɪ": "O", "ʊ": "U", "u": "u", "a": "a", "e": "e"},
-    **{"b": "b", "tʃ": "C", "d": "d", "ð": "D", "f": "f", "ɡ": "g", "h": "h", "dʒ": "J", "k": "k", "l": "l", "m": "m"},
-    **{"n": "n", "ŋ": "G", "p": "p", "ɹ": "r", "r": "r", "s": "s", "ʃ": "S", "t": "t", "ɾ": "t", "ʔ": "t", "θ": "T"},
-    **{"v": "v", "w": "w", "j": "y", "z": "z", "ʒ": "Z", "x": "k", "ɬ": "l", "ɲ": "ny", "ɒ": "a", "y": "u", "ø": "R"},
+    "ɑ": "a",
+    "æ": "@",
+    "ʌ": "A",
+    "ə": "A",
+    "ɐ": "A",
+    "ɔ": "c",
+    "aʊ": "W",
+    "aɪ": "Y",
+    "ɛ": "E",
+    "ɚ": "R",
+    "ɜ": "R",
+    "eɪ": "e",
+    "ɪ": "I",
+    "ᵻ": "I",
+    "i": "i",
+    "oʊ": "o",
+    "o": "o",
+    "ɔɪ": "O",
+    "ʊ": "U",
+    "u": "u",
+    "a": "a",
+    "e": "e",
+    "b": "b",
+    "tʃ": "C",
+    "d": "d",
+    "ð": "D",
+    "f": "f",
+    "ɡ": "g",
+    "h": "h",
+    "dʒ": "J",
+    "k": "k",
+    "l": "l",
+    "m": "m",
+    "n": "n",
+    "ŋ": "G",
+    "p": "p",
+    "ɹ": "r",
+    "r": "r",
+    "s": "s",
+    "ʃ": "S",
+    "t": "t",
+    "ɾ": "t",
+    "ʔ": "t",
+    "θ": "T",
+    "v": "v",
+    "w": "w",
+    "j": "y",
+    "z": "z",
+    "ʒ": "Z",
+    "x": "k",
+    "ɬ": "l",
+    "ɲ": "ny",
+    "ɒ": "a",
+    "y": "u",
+    "ø": "R",
 }
 IPA = re.compile("|".join(sorted(ARPABET, key=len, reverse=True)) + "|.")
 REDUCED = {"a": "A"}  # spoken as a word of its own it is the letter's name
