@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -203,7 +204,7 @@ class Recognizer:
         def seconds(frame: int) -> float:
             return round(min(frame * self.bundle.frame_seconds, duration), 3)
 
-        return tuple(Word(word.text, seconds(word.start), seconds(word.end), word.confidence) for word in best.words)
+        return tuple(Word(sys.intern(word.text), seconds(word.start), seconds(word.end), word.confidence) for word in best.words)
 
 
 def _alternative(hypothesis: Hypothesis) -> Alternative:

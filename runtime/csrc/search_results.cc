@@ -28,10 +28,10 @@ Result impossible() {
 
 // The weight that ending the text here multiplies by; 0 when the unfinished word cannot be a word.
 double PrefixBeamSearch::final_factor(const Slot& slot, bool drop_unfinished) const {
-  const uint32_t state_node = nodes_[slot.node].state_node;
+  const uint32_t kept = nodes_[slot.node].state;
   double factor = std::exp(hot_end(slot));
   LanguageModel::State state;
-  if (model_.lm) state = states_[state_node];
+  if (model_.lm) state = states_[kept];
   if (slot.trie != Lexicon::kRoot && drop_unfinished) {
     factor *= std::exp(-look_ahead(slot.trie));
   } else if (slot.trie != Lexicon::kRoot) {
@@ -39,7 +39,7 @@ double PrefixBeamSearch::final_factor(const Slot& slot, bool drop_unfinished) co
     if (word == kNone) return 0.0;
     double log_probability = 0.0;
     if (model_.lm && !model_.scores_tokens) {
-      const CacheEntry& entry = score(state_node, lm_index(word));
+      const CacheEntry& entry = score(kept, lm_index(word));
       log_probability = entry.log_probability;
       state = entry.state;
     }
