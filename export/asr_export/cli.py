@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr_export.cli_deploy import doctor_command, to_tensorrt_command
+from asr_export.cli_deploy import doctor_command, to_tensorrt_command, to_triton_command
 from asr_export.cli_tune import tune_command
 from asr_runtime.errors import AsrError, sentence
 
@@ -68,6 +68,7 @@ def to_onnx_command(
 
 
 app.command("to-tensorrt")(to_tensorrt_command)
+app.command("to-triton")(to_triton_command)
 app.command("tune")(tune_command)
 app.command("doctor")(doctor_command)
 
