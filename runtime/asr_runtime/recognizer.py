@@ -86,11 +86,15 @@ def _place(path: str | os.PathLike[str] | None) -> Path:
     return packaged
 
 
+def is_pronounced(bundle: Bundle) -> bool:
+    """Whether the bundle's tokens say how words sound, and its lexicon which words those are."""
+    lexicon = bundle.find("lexicon")
+    return lexicon is not None and has_pronunciations(bundle.path(lexicon))
+
+
 def best_path(bundle: Bundle) -> GreedyDecoder:
     """The bundle's best path; of tokens that are pronunciations, each word with hyphens between its tokens."""
-    lexicon = bundle.find("lexicon")
-    pronounced = lexicon is not None and has_pronunciations(bundle.path(lexicon))
-    return GreedyDecoder(bundle.tokens, blank=bundle.blank, joint="-" if pronounced else "")
+    return GreedyDecoder(bundle.tokens, blank=bundle.blank, joint="-" if is_pronounced(bundle) else "")
 
 
 def beam_search(
@@ -217,7 +221,9 @@ class Recognizer:
         def seconds(frame: int) -> float:
             return round(min(frame * self.bundle.frame_seconds, duration), 3)
 
-        return tuple(Word(sys.intern(word.text), seconds(word.start), seconds(word.end), word.confidence) for word in best.words)
+        return tuple(
+            Word(sys.intern(word.text), seconds(word.start), seconds(word.end), word.confidence) for word in best.words
+        )
 
 
 def _alternative(hypothesis: Hypothesis) -> Alternative:
