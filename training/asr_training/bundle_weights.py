@@ -51,7 +51,7 @@ def load_bundle(path: Path) -> Checkpoint:
         for name, layer in model.encoder.named_modules(prefix="encoder"):
             take(layer, NAMES.get(name, name), stored)
     alphabet = Alphabet("".join(token for token in bundle.tokens if token))
-    return Checkpoint(model.eval(), features, architecture, alphabet, bundle.provenance)
+    return Checkpoint(model.eval(), features, architecture, alphabet, dict(bundle.provenance))
 
 
 def initializers(path: Path) -> dict[str, Tensor]:
