@@ -18,7 +18,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 from asr_export.check import add_check
 from asr_export.importers.files import first_line
 from asr_export.pack import card_file, language_model_files
-from asr_export.proofs import Figures, Recogniser, Session, measure, spoken
+from asr_export.proofs import Figures, Recogniser, Session, measure
+from asr_export.signals import spoken
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 from asr_runtime.errors import ExportError
 
