@@ -27,6 +27,7 @@ TOLERANCE = 1e-4  # of natural log-probabilities, float32
 INTEGER_TOLERANCE = 3.0  # where matrices are multiplied in 8 bits: finds faults only, the texts count
 FRAMES_CHANGED = 0.1  # most, whose best token may be another in 8 bits; half of that on signals that are no speech
 HALF_TOLERANCE = 2e-2  # the same where the encoder computes in float16
+LARGEST_FILE = 2 << 30  # bytes of a model: protobuf's limit
 LARGEST_HALF = 65504 / 2  # of a value in float16: louder input than the proof's must not make it infinite
 # A model that was learnt by heart amplifies rounding, PyTorch's own beyond the tolerance: then two float32 programs
 # that are both right differ by more, and so many times PyTorch's distance from float64 is allowed instead.
@@ -158,6 +159,7 @@ def prove(graph: onnx.ModelProto, model: Recogniser, recordings: Sequence[Sample
 
 def check_structure(graph: onnx.ModelProto) -> bytes:
     """The graph as bytes, if onnx's checker and its strict shape inference take it."""
+    refuse_too_large(graph)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -165,6 +167,21 @@ def check_structure(graph: onnx.ModelProto) -> bytes:
         raise ExportError(f"the exported graph is not valid ONNX ({first}); nothing was written.") from error
     serialised: bytes = graph.SerializeToString()
     return serialised
+
+
+def refuse_too_large(graph: onnx.ModelProto) -> None:
+    """Raise ExportError for a graph that one file cannot hold; a bundle's models have their weights inside."""
+    size = weight_bytes(graph)
+    if size >= LARGEST_FILE:
+        raise ExportError(
+            f"the graph has {size / 2**30:.1f} GiB of weights, wanted less than 2 GiB, which is all that one ONNX file "
+            "holds; store them in fewer bits or take a smaller model."
+        )
+
+
+def weight_bytes(graph: onnx.ModelProto) -> int:
+    """The bytes of all weights, without making one string of them, which protobuf cannot beyond its limit."""
+    return sum(len(each.raw_data) + 4 * len(each.float_data) for each in graph.graph.initializer)
 
 
 def prove_integers(graph: onnx.ModelProto, model: Recogniser, recordings: Sequence[Samples] = ()) -> Rounding:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from asr_export import crnn
+from asr_export import crnn, proofs
 from asr_export.graph import author
 from asr_export.proofs import Session, measure, prove
 from asr_export.signals import batches, padded, speech_like
@@ -208,3 +208,13 @@ def test_faults_of_such_a_model_are_refused_all_the_same(authored: Author, fault
     fault(graph)
     with pytest.raises(ExportError, match="failed its proof"):
         prove(graph, model)
+
+
+def test_a_graph_beyond_what_one_file_holds_is_refused_in_one_sentence(
+    authored: Author, monkeypatch: pytest.MonkeyPatch, one_sentence: Callable[[str], None]
+) -> None:
+    model, graph = authored(SMALL_CRNN)
+    monkeypatch.setattr(proofs, "LARGEST_FILE", 1000)
+    with pytest.raises(ExportError, match="2 GiB, which is all that one ONNX file holds") as caught:
+        prove(graph, model)
+    one_sentence(str(caught.value))
