@@ -54,7 +54,8 @@ class Corpus:
         self.repeats = np.array(repeats, np.int64)
         self.store = features_of(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
-        self.pronunciations = Pronunciations(Path(data.pronunciations)) if data.pronunciations else None
+        beside = data.pronunciations if not data.spoken else ""  # else they are the labels themselves
+        self.pronunciations = Pronunciations(Path(beside)) if beside else None
         self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
         self.fewest_frames = np.array([required_frames(labels) for labels in self.labels], np.int64)
         self.frame_rate = features.sample_rate / features.hop  # feature frames a second

@@ -116,8 +116,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
         torch.set_num_threads(training.threads)
     with processes.one_after_the_first():
         train = open_training_data(recipe.data, recipe.features, training, folder / "features")
-        known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
-        validation = Corpus(recipe.data.validation, known, recipe.features, folder / "features")
+        validation = Corpus(recipe.data.validation, recipe.data.for_evaluation, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     doubts = check_data(train, validation, recipe.data, model.stride, folder / "data.txt", skip_bad)
     learner = Learner(model, training, device)

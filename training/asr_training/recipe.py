@@ -41,10 +41,16 @@ class Data:
     train: tuple[Source, ...]
     validation: tuple[Source, ...]
     alphabet: str = ALPHABET  # one token a character; the blank is added behind them
-    pronunciations: str = ""  # a file of words, tabs and phonemes: what the intermediate layer learns
+    pronunciations: str = ""  # a file of words, tabs and phonemes: what the intermediate layer learns, or
+    spoken: bool = False  # the model itself: its alphabet is the phonemes, each of one character, and the space
     lower_case: bool = True
     longest_seconds: float = 17.0  # longer recordings are left out of training
     shards_at_once: int = 8  # of training data in shards: so many are mixed, and sorted by length, together
+
+    @property
+    def for_evaluation(self) -> Data:
+        """The same without what only the loss of training needs."""
+        return self if self.spoken else dataclasses.replace(self, pronunciations="")
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,8 @@ def check_data(data: Data) -> None:
             raise RecipeError(f"[data]: the list {name} is empty; name a manifest or a LibriSpeech folder")
     if not data.alphabet or len(set(data.alphabet)) != len(data.alphabet):
         raise RecipeError("[data]: the alphabet is empty or names a character twice; name each once")
+    if data.spoken and not data.pronunciations:
+        raise RecipeError("[data]: spoken is true without pronunciations; name a file that asr-train pronounce makes")
 
 
 def check_model(model: Model) -> None:
