@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from asr_runtime.errors import RecipeError
+from asr_training import loop
 from asr_training.cli import app
 from asr_training.loop import fit
 from asr_training.pronounce import arpabet, pronounce
@@ -88,6 +90,27 @@ def test_a_run_learns_phonemes_between(tiny_recipe: Callable[..., Recipe], tiny_
     recipe = with_phonemes(tiny_recipe(epochs=3, intermediate_weight=0.5), words, phonemes)
     rows = fit(recipe, tmp_path / "run").rows
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_the_gradient_of_phonemes_is_that_of_the_whole_step_however_it_is_cut(
+    tiny_recipe: Callable[..., Recipe], tiny_manifest: Path, tmp_path: Path
+) -> None:
+    """Texts of different lengths lie in the parts, so that a part that counted only its own phonemes would differ."""
+    words = lexicon(tmp_path, spelled(tiny_manifest))
+    phonemes = len(Pronunciations(words).phonemes)
+    gradients = []
+    for name, settings in (("large", {"batch_utterances": 8}), ("summed", {"batch_utterances": 2, "accumulate": 4})):
+        recipe = with_phonemes(tiny_recipe(epochs=1, intermediate_weight=0.5, **settings), words, phonemes)
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, dropout=0.0))
+        run = loop.begin(recipe, tmp_path / name, torch.device("cpu"))
+        step = next(loop.remaining(run))
+        for part, make in enumerate(step.batches):
+            loop.add_part(run, step, part, make(), last=part == len(step.batches) - 1)
+        gradients.append({name: p.grad.clone() for name, p in run.model.named_parameters() if p.grad is not None})
+    assert "encoder.intermediate.weight" in gradients[0]
+    assert set(gradients[0]) == set(gradients[1])
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_another_number_of_phonemes_is_refused(

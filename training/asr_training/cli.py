@@ -1,4 +1,4 @@
-"""`asr-train`: fit a recipe, evaluate a checkpoint, make synthetic speech."""
+"""`asr-train`: fit a recipe, evaluate a checkpoint, make shards, make synthetic speech."""
 
 from __future__ import annotations
 
@@ -134,6 +134,24 @@ def synthesize_command(
     from asr_training.synthesize import synthesize
 
     typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
+
+
+@app.command("prepare")
+def prepare_command(
+    data: Annotated[list[Path], typer.Argument(help="Manifests or LibriSpeech folders.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    size: Annotated[int, typer.Option(min=1, help="Utterances in a shard.")] = 1000,
+    sample_rate: Annotated[int, typer.Option(min=1000, help="That of the recipes to come, hertz.")] = 16000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the utterances.")] = 1,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the data that are faulty.")] = False,
+) -> None:
+    """Put recordings and texts into tar shards (WebDataset's layout), for training data larger than memory."""
+    from asr_training.prepare import prepare
+
+    utterances, shards, said = prepare(data, out, size=size, sample_rate=sample_rate, seed=seed, skip_bad=skip_bad)
+    if said:
+        typer.echo(said, err=True)
+    typer.echo(f"{utterances} utterances in {shards} shards in {out}")
 
 
 @app.command("pronounce")

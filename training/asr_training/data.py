@@ -8,6 +8,7 @@ from pathlib import Path
 from asr_runtime.errors import RecipeError
 from asr_training.manifest import Fault, Utterance, find_utterances, without_faults
 from asr_training.recipe import Data, Source
+from asr_training.shards import is_sharded, read_shards
 from asr_training.text import Alphabet, Pronunciations
 
 
@@ -17,8 +18,9 @@ def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utteranc
 
 
 def find_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance | Fault]:
-    """The utterances of a manifest or LibriSpeech folder, and what is wrong with others."""
-    found = find_utterances(Path(source.path))
+    """The utterances of a manifest, a LibriSpeech folder or shards, and what is wrong with others."""
+    path = Path(source.path)
+    found = [*read_shards(path)] if is_sharded(path) else find_utterances(path)
     spoken = Pronunciations(Path(data.pronunciations)) if data.spoken else None
     return [item if isinstance(item, Fault) else check_text(item, data, alphabet, spoken) for item in found]
 

@@ -28,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Source:
-    """A manifest (JSON lines) or a LibriSpeech folder, and how often an epoch goes through it."""
+    """A manifest (JSON lines), a LibriSpeech folder or a folder of shards, and how often an epoch goes through it."""
 
     path: str
     repeat: int = 1
@@ -45,6 +45,7 @@ class Data:
     spoken: bool = False  # the model itself: its alphabet is the phonemes, each of one character, and the space
     lower_case: bool = True
     longest_seconds: float = 17.0  # longer recordings are left out of training
+    shards_at_once: int = 8  # of training data in shards: so many are mixed, and sorted by length, together
 
     @property
     def for_evaluation(self) -> Data:
@@ -139,6 +140,7 @@ class Training:
     seed: int = 1
     validate_every_minutes: float = 0.0  # besides the end of each epoch; 0: only there
     threads: int = 0  # 0: as many as PyTorch takes
+    workers: int = 0  # threads that read and change batches ahead, so many steps of them; 0: none
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 # The least and the most that a number of a recipe may be, by table and key.
 BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
     Source: {"repeat": (1, 10_000)},
-    Data: {"longest_seconds": (0.01, 3600)},
+    Data: {"longest_seconds": (0.01, 3600), "shards_at_once": (1, 1_000_000)},
     Features: {
         "sample_rate": (1000, 1_000_000),
         "mels": (1, 1024),
@@ -251,6 +253,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "seed": (0, 2**31 - 1),  # a step's own seed is made of it and of the step's number in 64 bits
         "validate_every_minutes": (0, 1_000_000),
         "threads": (0, 1024),
+        "workers": (0, 1024),
     },
 }
 
