@@ -87,7 +87,7 @@ def test_a_damaged_recording_is_one_line_and_the_others_come_out(
 
 
 def test_a_damaged_bundle_is_refused_in_one_sentence_or_works(tone_bundle: Path, tmp_path: Path) -> None:
-    """130: zips damaged anywhere, manifests with other values, and models with the checksums that go with their damage."""
+    """130: zips damaged anywhere, manifests with other values, models with the checksums that go with their damage."""
     draw = random.Random(0)
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
