@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr_export.cli_deploy import doctor_command, to_tensorrt_command
+from asr_export.cli_deploy import doctor_command, to_tensorrt_command, to_triton_command
 from asr_export.cli_tune import tune_command
-from asr_runtime.errors import AsrError, sentence
+from asr_runtime.errors import AsrError, ExportError, sentence
 
 if TYPE_CHECKING:
     from asr_export.proofs import Figures
@@ -68,6 +68,7 @@ def to_onnx_command(
 
 
 app.command("to-tensorrt")(to_tensorrt_command)
+app.command("to-triton")(to_triton_command)
 app.command("tune")(tune_command)
 app.command("doctor")(doctor_command)
 
@@ -198,7 +199,9 @@ def lm_command(
 def add_lm_command(
     bundle: BundlePath,
     lm: Annotated[Path, typer.Argument(help="KenLM binary or ARPA file.")],
-    lexicon: Annotated[Path | None, typer.Option(help="Word list, in place of the language model's words.")] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Word list in place of the language model's words, or pronunciations.")
+    ] = None,
     beam_size: Annotated[int | None, typer.Option(help="Hypotheses kept per frame.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the language model.")] = None,
     beta: Annotated[float | None, typer.Option(help="Bonus per word.")] = None,
@@ -210,6 +213,19 @@ def add_lm_command(
     given = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     decoder = {name: value for name, value in given.items() if value is not None}
     made = add_language_model(bundle, lm, lexicon=lexicon, decoder=decoder, force=force)
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+@app.command("add-lexicon")
+def add_lexicon_command(
+    bundle: BundlePath,
+    lexicon: Annotated[Path, typer.Argument(help="Words, one a line; or word, tab and its tokens, like phonemes.")],
+    force: Force = False,
+) -> None:
+    """Put a lexicon into a bundle: the words that it may write, and where tokens are phonemes, how they sound."""
+    from asr_export.pack import add_lexicon
+
+    made = add_lexicon(bundle, lexicon, force=force)
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 
@@ -234,15 +250,28 @@ def verify_command(
     against: Annotated[Path, typer.Option(help="Checkpoint that the bundle was made from, or what was imported.")],
     manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
 ) -> None:
-    """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate."""
-    from asr_export.verify import verify
+    """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate.
 
-    for result in verify(bundle, against, manifest):
-        typer.echo(f"{result.file.path} ({result.file.precision}) log_probs: {result.log_probs}")
-        for name, texts in result.texts.items():
-            typer.echo(f"{result.file.path} ({result.file.precision}) {name}: {texts}")
+    Exit codes: 0 all model files passed, 1 one did not, 3 all passed that can run on this machine, and not all can.
+    """
+    from asr_export.engine_proof import NotVerified
+    from asr_export.verify import Verified, table, verify
+
+    results = verify(bundle, against, manifest)
+    typer.echo("\n".join(table(results)))
+    for each in results:
+        if isinstance(each, NotVerified):
+            typer.echo(each)
+            continue
+        for name, texts in each.texts.items():
+            typer.echo(f"{each.file.path} ({each.file.precision}) {name}: {texts}")
             for recording in texts.changed:
                 typer.echo(f"  other text: {recording}")
+    failed = [each for each in results if isinstance(each, Verified) and not each.passed]
+    if failed:
+        raise ExportError(f"{failed[0].file.path} is not what {against} computes: {failed[0].log_probs}.")
+    if any(isinstance(each, NotVerified) for each in results):
+        raise typer.Exit(3)
 
 
 @app.command("inspect")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from asr_runtime import _decoder
 from asr_runtime._decoder import Hypothesis, Word
 from asr_runtime.errors import DecoderError
+from asr_runtime.lexicon import Words, read_lexicon
 
 __all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word", "default_config"]
 
@@ -40,6 +41,7 @@ class BeamConfig:
     n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: word or phrase -> boost, added when it stands in the text (below 0: taken away); they need be
         neither in the lexicon nor in the language model. Part of a boost counts while its phrase is being spelled.
+        With a lexicon of pronunciations, ``"kubernetes=cooper netties"`` says how a word sounds that it does not have.
     """
 
     beam_size: int = 100
@@ -106,9 +108,11 @@ class BeamSearchDecoder:
     empty. Words are separated by the token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
     language_model: path of an ARPA file, of any KenLM binary, or of a `.scorer` package of DeepSpeech or Coqui. One
     whose units are the tokens scores tokens.
-    lexicon: path of a word list, one word a line, or the words; None takes the words of the language model.
+    lexicon: path of a word list, one word a line, or the words; None takes the words of the language model. Where
+    tokens are phonemes, or others that do not spell words: path of lines "word<tab>token token …", or a mapping from
+    a word to its pronunciation or pronunciations, like ``{"two": "T UW", "to": ["T UW", "T AH"]}``.
     config: None is `default_config(language_model)`.
-    Raises DecoderError when a file or a word cannot be used.
+    Raises DecoderError when a file, a word or a hot word of the configuration cannot be used.
     """
 
     def __init__(
@@ -116,15 +120,16 @@ class BeamSearchDecoder:
         tokens: Sequence[str],
         *,
         language_model: str | os.PathLike[str] | None = None,
-        lexicon: str | os.PathLike[str] | Iterable[str] | None = None,
+        lexicon: str | os.PathLike[str] | Words | None = None,
         blank: int = -1,
         config: BeamConfig | None = None,
     ) -> None:
         self.tokens = _check_tokens(tokens)
         self.config = default_config(language_model) if config is None else config
         lm = None if language_model is None else os.fspath(language_model)
-        words = None if lexicon is None else _read_lexicon(lexicon)
+        words = None if lexicon is None else read_lexicon(lexicon)
         self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
+        self._decoder.check_hot_words(self._hot(None))
 
     def decode(self, log_probs: npt.ArrayLike, *, hot_words: Mapping[str, float] | None = None) -> list[Hypothesis]:
         """Natural-log probabilities [frames, tokens] -> up to n_best texts, best first (always at least one).
@@ -181,7 +186,7 @@ class Stream:
         self._stream.feed(self._owner._check(log_probs))
 
     def partial(self) -> Hypothesis:
-        """The best text so far; its last word may be unfinished."""
+        """The best text so far; its last word may be unfinished, and is left out where words are pronounced."""
         return self._stream.partial()
 
     def finish(self) -> list[Hypothesis]:
@@ -228,19 +233,3 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
             raise DecoderError(f"token {token!r} stands at {seen[token]} and at {index}; wanted different tokens")
         seen[token] = index
     return tuple(tokens)
-
-
-def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> str:
-    """The words, one a line."""
-    if isinstance(lexicon, (str, os.PathLike)):
-        try:
-            words = Path(lexicon).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            name = os.fspath(lexicon)
-            raise DecoderError(f"cannot read the lexicon '{name}': {reason}; wanted words, one a line") from None
-    else:
-        words = "\n".join(lexicon)
-    if not words.strip():
-        raise DecoderError("the lexicon has no words; give some, or None for those of the language model")
-    return words

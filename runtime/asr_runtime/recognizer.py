@@ -20,6 +20,7 @@ from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis, score
 from asr_runtime.engines import Engine
 from asr_runtime.errors import AsrError, BundleError, DecoderError, EngineError
 from asr_runtime.greedy import GreedyDecoder
+from asr_runtime.lexicon import has_pronunciations
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
 from asr_runtime.raw import RawAudio
 from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
@@ -65,7 +66,7 @@ def load(
     return Recognizer(
         bundle,
         engine,
-        GreedyDecoder(bundle.tokens, blank=bundle.blank) if greedy else beam_search(bundle, language_model, beam),
+        best_path(bundle) if greedy else beam_search(bundle, language_model, beam),
         batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
@@ -88,19 +89,35 @@ def _place(path: str | os.PathLike[str] | None) -> Path:
     return packaged
 
 
+def is_pronounced(bundle: Bundle) -> bool:
+    """Whether the bundle's tokens say how words sound, and its lexicon which words those are."""
+    lexicon = bundle.find("lexicon")
+    return lexicon is not None and has_pronunciations(bundle.path(lexicon))
+
+
+def best_path(bundle: Bundle) -> GreedyDecoder:
+    """The bundle's best path; of tokens that are pronunciations, each word with hyphens between its tokens."""
+    return GreedyDecoder(bundle.tokens, blank=bundle.blank, joint="-" if is_pronounced(bundle) else "")
+
+
 def beam_search(
     bundle: Bundle, language_model: bool | str | os.PathLike[str], changes: Mapping[str, Any]
 ) -> BeamSearchDecoder:
-    """The bundle's beam search with `changes` to its settings, and its own, another or no language model."""
+    """The bundle's beam search with `changes` to its settings, and its own, another or no language model.
+
+    A list of words goes with the bundle's own language model, pronunciations with every one, and without.
+    """
     known = {item.name for item in fields(BeamConfig)}
     if unknown := sorted({*bundle.decoder, *changes} - known):
         raise DecoderError(f"the beam search has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}.")
     settings: dict[str, Any] = {**bundle.decoder}
     own = {role: bundle.path(file) for role in ("language_model", "lexicon") if (file := bundle.find(role))}
     if language_model is not True:
-        own = {"language_model": Path(language_model)} if language_model else {}
-    if own and language_model is not True and (weights := scorer_weights(own["language_model"])):
-        settings["alpha"], settings["beta"] = weights  # a .scorer package brings its own
+        own = {role: path for role, path in own.items() if role == "lexicon" and has_pronunciations(path)}
+        if language_model:
+            own["language_model"] = Path(language_model)
+            if weights := scorer_weights(language_model):
+                settings["alpha"], settings["beta"] = weights  # a .scorer package brings its own
     settings |= changes
     if "language_model" not in own and "beta" not in changes:
         settings["beta"] = 0.0  # the bonus per word pays for the language model's price of words

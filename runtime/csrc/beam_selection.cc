@@ -156,7 +156,7 @@ void PrefixBeamSearch::drop_light(Cut* cut) {
 
 // Appends a new prefix to the beam.
 void PrefixBeamSearch::admit(const Candidate& candidate) {
-  uint32_t node = child_of(candidate.parent, candidate.token);
+  uint32_t node = child_of(candidate.parent, candidate.token, candidate.closed_word);
   if (node == kNone) node = new_node(candidate.parent, candidate);
   nodes_[node].slot = static_cast<uint32_t>(beam_.size());
   nodes_[node].entered = frame_;

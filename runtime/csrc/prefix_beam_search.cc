@@ -57,7 +57,10 @@ PrefixBeamSearch::PrefixBeamSearch(const SearchModel& model)
   for (size_t k = 0; k < alphabet.size(); ++k) {
     const Token& token = alphabet.token(k);
     const bool letter = model.lexicon && !model.scores_tokens && !token.starts_word && token.code_count == 1;
-    letters_.push_back(letter ? uint32_t{1} << alphabet.codes(token)[0] : 0);
+    const bool goes_on = model.lexicon && !token.starts_word && token.code_count > 0;
+    const uint32_t first = goes_on ? uint32_t{1} << alphabet.codes(token)[0] : 0;
+    letters_.push_back(letter ? first : 0);
+    firsts_.push_back(first);
   }
   p_.resize(alphabet.size() + 1);
   above_floor_.resize(alphabet.size() + 1);
@@ -129,7 +132,7 @@ void PrefixBeamSearch::find_expansions(const float* x) {
   letters_above_floor_ = 0;
   likeliest_ = 0.0;
   for (size_t i = 0; i < count; ++i) {
-    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]]};
+    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]], firsts_[above[i]]};
     if (expansion.token == model_.alphabet.blank() || expansion.p <= 0.0) continue;
     expansions_.push_back(expansion);
     likeliest_ = std::max(likeliest_, expansion.p);
@@ -196,6 +199,12 @@ bool PrefixBeamSearch::has_living_child(uint32_t slot, uint32_t token) const {
   return child != kNone && nodes_[child].slot != kNone;
 }
 
+bool PrefixBeamSearch::has_living_child(uint32_t slot, uint32_t token, uint32_t closed_word) const {
+  if (!(child_tokens_[slot] >> (token & 63) & 1)) return false;
+  const uint32_t child = child_of(beam_[slot].node, token, closed_word);
+  return child != kNone && nodes_[child].slot != kNone;
+}
+
 // New prefixes. A prefix has one parent, so that a candidate's weight is complete when it is found; in a full beam it
 // must outweigh the lightest.
 void PrefixBeamSearch::expand() {
@@ -211,11 +220,13 @@ void PrefixBeamSearch::expand_slot(uint32_t i, double* cut) {
   const Slot& slot = beam_[i];
   const double total = slot.blank + slot.label;
   const bool hot = slot.hot != HotWords::kNone;
+  const bool anything = hot || model_.open;  // may be spelled, whether the lexicon goes on with it or not
   const uint32_t letters = hot ? 0 : slot.children & letters_above_floor_;
   for (uint32_t left = letters; left != 0; left &= left - 1) expand_letter(i, lowest_bit(left), total, cut);
-  for (const Expansion& expansion : hot || model_.open ? expansions_ : other_expansions_) {
+  for (const Expansion& expansion : anything ? expansions_ : other_expansions_) {
     if (total * expansion.p < *cut) break;
     if (expansion.letter & letters) continue;
+    if (!anything && expansion.first != 0 && !(expansion.first & slot.children)) continue;
     const double mass = (expansion.token == slot.token ? slot.blank : total) * expansion.p;
     expand_other(i, expansion.token, mass, cut);
   }
@@ -244,12 +255,60 @@ void PrefixBeamSearch::expand_letter(uint32_t i, uint32_t code, double total, do
 void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, double* cut) {
   const Slot& slot = beam_[i];
   if (mass < *cut || mass <= 0.0) return;
-  if (slot.trie == Lexicon::kRoot && token == model_.alphabet.space()) return;
+  const bool between = slot.trie == Lexicon::kRoot;
+  if (between && token == model_.alphabet.space()) return;
+  if (model_.pronunciations && !between && model_.alphabet.token(token).starts_word) {
+    expand_homophones(i, token, mass, cut);
+    return;
+  }
   if (has_living_child(i, token)) return;
   Step step{slot.trie, kNone, kNone, slot.hot, kNone, 1.0, 0.0};
-  if (!follow(i, token, &step)) return;
+  if (follow(i, token, &step)) expand_step(i, token, step, mass, cut);
+}
+
+// One prefix for every word that sounds so. Of those that go on alike, as they all do without a language model, one
+// stands for all where such prefixes are merged: they would arrive in every frame anew.
+void PrefixBeamSearch::expand_homophones(uint32_t i, uint32_t token, double mass, double* cut) {
+  const Slot& slot = beam_[i];
+  words_at(slot.trie, slot.hot, &words_);
+  if (words_.size() == 1 && has_living_child(i, token, words_[0])) return;
+  homophones_.clear();
+  for (const uint32_t word : words_) {
+    Homophone homophone{{slot.trie, word, kNone, slot.hot, kNone, 1.0, 0.0}, 0, 1.0, 1.0};
+    Step& step = homophone.step;
+    if (!follow(i, token, &step)) continue;
+    const uint64_t state = step.new_state == kNone ? slot.state : state_hash(new_states_[step.new_state]);
+    homophone.future = future_of(token, step.trie, state, step.hot);
+    homophone.plain = step.edge * std::exp(-step.hot_gain);
+    if (merges_futures_) join(&homophone);
+    homophones_.push_back(homophone);
+  }
+  for (const Homophone& homophone : homophones_) {
+    if (homophone.merged == 0.0 || has_living_child(i, token, homophone.step.closed_word)) continue;
+    Candidate* candidate = expand_step(i, token, homophone.step, mass, cut);
+    if (candidate == nullptr) continue;
+    candidate->merged *= static_cast<float>(homophone.merged);
+    candidate->trust = static_cast<float>(1.0 / homophone.merged);
+  }
+}
+
+// Lets the heavier stand for both where one of the others goes on like this one.
+void PrefixBeamSearch::join(Homophone* homophone) {
+  for (Homophone& other : homophones_) {
+    if (other.merged == 0.0 || other.future != homophone->future) continue;
+    const bool first = other.step.edge >= homophone->step.edge;
+    Homophone &heavier = first ? other : *homophone, &lighter = first ? *homophone : other;
+    heavier.merged += lighter.merged * lighter.plain / heavier.plain;
+    lighter.merged = 0.0;
+    return;
+  }
+}
+
+PrefixBeamSearch::Candidate* PrefixBeamSearch::expand_step(uint32_t i, uint32_t token, const Step& step, double mass,
+                                                           double* cut) {
+  const Slot& slot = beam_[i];
   const double weight = mass * step.edge;
-  if (weight < *cut || weight <= 0.0) return;
+  if (weight < *cut || weight <= 0.0) return nullptr;
   Candidate& candidate = candidates_.emplace_back();
   candidate.weight = weight;
   candidate.edge = step.edge;
@@ -262,6 +321,7 @@ void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, dou
   candidate.hot_credit = slot.hot_credit + step.hot_gain;
   candidate.new_state = step.new_state;
   enter(slot, &candidate, cut);
+  return &candidate;
 }
 
 void PrefixBeamSearch::enter(const Slot& parent, Candidate* candidate, double* cut) {
@@ -318,7 +378,7 @@ double PrefixBeamSearch::word_weight(uint32_t trie, uint32_t word, double log_pr
 }
 
 bool PrefixBeamSearch::close_word(uint32_t node, Step* step) {
-  step->closed_word = word_at(step->trie, step->hot);
+  if (!model_.pronunciations) step->closed_word = word_at(step->trie, step->hot);
   if (step->closed_word == kNone) return false;
   double log_probability = 0.0;
   if (model_.lm && !model_.scores_tokens) {
@@ -328,11 +388,11 @@ bool PrefixBeamSearch::close_word(uint32_t node, Step* step) {
     new_states_.push_back(entry.state);
   }
   step->edge *= word_weight(step->trie, step->closed_word, log_probability);
-  step->spelling = spelling_of(node, step->trie);
+  step->spelling = model_.pronunciations ? step->closed_word : spelling_of(node, step->trie);
   step->trie = Lexicon::kRoot;
   if (hot_words_) {
-    step->hot_gain += hot_words_->boost(step->hot);
-    step->hot = hot_words_->next_word(step->hot);
+    step->hot_gain += hot_words_->boost(step->hot, step->closed_word);
+    step->hot = hot_words_->next_word(step->hot, step->closed_word);
   }
   return true;
 }

@@ -122,6 +122,32 @@ def test_the_language_model_decides_what_is_hard_to_hear(
     assert heard(with_model, greedy=True) == "cut"
 
 
+@pytest.fixture
+def spoken_bundle(tone_bundle: Path, tmp_path: Path) -> Path:
+    """Its letters are taken for phonemes."""
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("katt\tc a t\ncat\tc a t\ncut\tc u t\ncu\tc u\nbernie\tb e r n y\n")
+    shutil.copytree(tone_bundle, tmp_path / "spoken")
+    update_bundle(tmp_path / "spoken", [NewFile(source=lexicon, role="lexicon")])
+    return tmp_path / "spoken"
+
+
+def test_pronunciations_go_with_every_language_model_and_without(
+    spoken_bundle: Path, arpa: Path, spell: Spell, tmp_path: Path
+) -> None:
+    def heard(said: str = "cat cut", **options: object) -> str:
+        recognizer = asr_runtime.load(spoken_bundle, threads=1, **options)  # type: ignore[arg-type]
+        return recognizer.transcribe(spell(said), 16000).text
+
+    assert heard() == heard(language_model=False) == "katt cut"
+    assert heard(language_model=arpa) == "cat cut"
+    assert heard("cat", language_model=arpa, hot_words={"katt": 21.0}) == "katt"
+    assert heard(greedy=True) == "c-a-t c-u-t"
+    update_bundle(spoken_bundle, [NewFile(source=arpa, role="language_model")])
+    assert heard() == "cat cut"
+    assert heard(language_model=False) == "katt cut"
+
+
 def test_beam_search_gives_times_like_best_path(tone_bundle: Path, spell: Spell) -> None:
     texts = [
         [(word.word, round(word.start, 2)) for word in recognizer.transcribe(spell("ab cd"), 16000).words]
