@@ -79,6 +79,7 @@ def accuracy(
     ] = "plain",
 ) -> None:
     """Word and character error rates, in all and by source, with intervals, and a JSON line for each utterance."""
+    from asr_bench.charts import charts
     from asr_bench.scenarios.accuracy import recognise, summary
 
     if normaliser not in NORMALISERS:
@@ -114,6 +115,8 @@ def accuracy(
         rate = result["decoders"][key]["rates"]["all"]
         print(f"{key}: WER {rate['wer']:.2f} %, CER {rate['cer']:.2f} %, {rate['utterances']} utterances")
     report.write(output, name, result, report.accuracy_markdown(result))
+    for picture in charts(result):
+        report.write_text(output / f"{name}-reliability.svg", picture)
 
 
 @app.command()
@@ -335,7 +338,7 @@ def decoder(
     scorer: Annotated[Path | None, typer.Option(help="The same as a .scorer, for ds_ctcdecoder.")] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(envvar="ASR_BENCH_PEERS", help="NAME=PYTHON that has it; by default all that this one has."),
+        typer.Option(envvar="ASR_BENCH_PEERS", help="NAME=PYTHON that has it, or library=PATH; by default all here."),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option(help="NAME:key=value,… in place of the tuned ones.")] = None,
     beams: Annotated[str, typer.Option(help="Beam sizes.")] = "10,25,50,100,200,500",

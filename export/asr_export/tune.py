@@ -1,4 +1,4 @@
-"""`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors.
+"""`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors; confidences.
 
 The model runs once over the recordings; its log-probabilities are then decoded with many settings. The search is a
 grid, made finer around its best point three times (a pattern search: Hooke and Jeeves 1961). Error counts are steps,
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from asr_export.calibrate import Calibration, calibrate
 from asr_export.texts import read_texts
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle
@@ -61,11 +62,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Tuned:
-    """All points that were tried, the bundle's own first, and the best."""
+    """All points that were tried, the bundle's own first, the best, and what makes its confidences honest."""
 
     points: list[Point]
     best: Point
     interval: tuple[float, float]  # of the best word error rate, 95 %
+    calibration: Calibration | None  # None where there are too few words
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Of the beam search."""
+        best = {"alpha": self.best.alpha, "beta": self.best.beta, "beam_size": self.best.beam_size}
+        return {**best, **(self.calibration.settings if self.calibration else {})}
 
     def record(self, manifest: Path) -> dict[str, Any]:
         """What the bundle's provenance says of it."""
@@ -77,6 +85,7 @@ class Tuned:
             "wer_interval": self.interval,
             "wer_before": self.points[0].wer,
             "settings_tried": len(self.points),
+            **({"confidence": self.calibration.record()} if self.calibration else {}),
         }
 
 
@@ -102,7 +111,11 @@ def tune(bundle: Bundle, manifest: Path, beam_sizes: Sequence[int] = (), threads
     if beam_sizes:
         best = min((tried(best.alpha, best.beta, size) for size in beam_sizes), key=lambda point: point.rank)
     words = [len(text.split()) for text in emissions.texts]
-    return Tuned(list(seen.values()), best, rate_interval(best.word_errors, words))
+    plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}
+    found = {"alpha": best.alpha, "beta": best.beta, "beam_size": best.beam_size}
+    heard = beam_search(bundle, True, {**found, **plain}).decode_batch(emissions.log_probs, threads)
+    calibration = calibrate([hypotheses[0] for hypotheses in heard], emissions.texts)
+    return Tuned(list(seen.values()), best, rate_interval(best.word_errors, words), calibration)
 
 
 def emit(bundle: Bundle, manifest: Path) -> Emissions:
