@@ -18,7 +18,7 @@ from asr_bench.systems import KNOWN, OURS, entries
 from asr_bench.task import Task
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, sentence
-from asr_runtime.recognizer import load
+from asr_runtime.recognizer import is_pronounced, load
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -91,7 +91,8 @@ def accuracy(
     output.mkdir(parents=True, exist_ok=True)
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     beam = {key: value for key, value in beam.items() if value is not None}
-    chosen = decoder or [key for key in DECODERS if key != "language-model" or loaded.find("language_model")]
+    has = {"greedy": not is_pronounced(loaded), "language-model": loaded.find("language_model") is not None}
+    chosen = decoder or [key for key in DECODERS if has.get(key, True)]
     result: dict[str, Any] = {
         "scenario": "accuracy",
         "machine": machine(),
@@ -104,6 +105,8 @@ def accuracy(
     for key in chosen:
         if key not in DECODERS:
             raise typer.BadParameter(f"{key!r} is none of {', '.join(DECODERS)}", param_hint="--decoder")
+        if key == "greedy" and not has[key]:
+            raise typer.BadParameter("the best path of this bundle is phonemes, no words", param_hint="--decoder")
         settings = {**DECODERS[key], **({} if key == "greedy" else beam)}
         errors = list(recognise(load(bundle, threads=threads, **settings), utterances, normalise))
         result["decoders"][key] = {**summary(errors), "utterances": [error.counts() for error in errors]}

@@ -70,6 +70,26 @@ def to_tensorrt_command(
             raise typer.Exit(1)
 
 
+def to_triton_command(
+    bundle: BundlePath,
+    repository: Annotated[Path, typer.Argument(help="Triton's model repository, a folder; made if it is not there.")],
+    name: Annotated[str | None, typer.Option(help="Name that clients use.  [default: the bundle's]")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model file of the bundle, like model.fp16.onnx.  [default: a CPU's]")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="Largest batch; an engine's own is the limit.")] = 16,
+    delay: Annotated[int, typer.Option(help="Microseconds that a request may wait for others.")] = 2000,
+    instances: Annotated[int, typer.Option(help="Batches that are worked on side by side.")] = 2,
+    force: Force = False,
+) -> None:
+    """Write a bundle into a model repository of Triton Inference Server: clients send waveforms and get text."""
+    from asr_export.triton import Settings, to_triton
+
+    settings = Settings(name=name, file=model, max_batch=max_batch, delay=delay, instances=instances)
+    names = to_triton(bundle, repository, settings, force=force)
+    typer.echo(f"{repository}: {' and '.join(names)}")
+
+
 def doctor_command(
     bundle: Annotated[Path | None, typer.Argument(help="Bundle to try, which carries a check.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Fail unless cuda or tensorrt works, too.")] = False,

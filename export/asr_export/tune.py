@@ -17,14 +17,13 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from asr_export.calibrate import Calibration, calibrate
+from asr_export.texts import read_texts
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import choose
 from asr_runtime.errors import ExportError
 from asr_runtime.recognizer import beam_search
-from asr_training.data import read_source
-from asr_training.recipe import Data, Source
-from asr_training.text import Alphabet, rate_interval
+from asr_training.text import rate_interval
 
 ALPHAS = (0.3, 0.6, 0.9, 1.2, 1.5)
 BETAS = (-1.0, 0.0, 1.0, 2.0, 3.0)
@@ -121,9 +120,7 @@ def tune(bundle: Bundle, manifest: Path, beam_sizes: Sequence[int] = (), threads
 
 def emit(bundle: Bundle, manifest: Path) -> Emissions:
     """Run the bundle's model over the recordings of a manifest or LibriSpeech folder."""
-    alphabet = Alphabet("".join(bundle.tokens))
-    data = Data(train=(), validation=(), alphabet=alphabet.characters)
-    utterances = read_source(Source(str(manifest)), data, alphabet)
+    utterances = read_texts(manifest, bundle)
     engine = choose(bundle, "cpu")
     log_probs = []
     for utterance in utterances:

@@ -229,7 +229,7 @@ def write_bundle(path: str | Path, manifest: Manifest, files: Iterable[NewFile],
             del content["padding"]  # the usual case, which readers of before know
         parse_manifest(path, json.loads(json.dumps(content)))
         (folder / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _put(_zipped(folder) if path.suffix == ".asr" else folder, path, work)
+        put_in_place(_zipped(folder) if path.suffix == ".asr" else folder, path, work)
     return Bundle.load(path)
 
 
@@ -329,8 +329,8 @@ def _zipped(folder: Path) -> Path:
     return archive
 
 
-def _put(made: Path, path: Path, work: Path) -> None:
-    """Rename `made` to `path`; a folder cannot be renamed over another, so the old one steps aside first."""
+def put_in_place(made: Path, path: Path, work: Path) -> None:
+    """Rename `made` to `path`; a folder cannot be renamed over another, so the old steps aside first, into `work`."""
     if not path.is_dir():
         made.rename(path)
         return

@@ -57,13 +57,14 @@ void PrefixBeamSearch::reset(std::shared_ptr<const HotWords> hot_words) {
   hot_words_ = std::move(hot_words);
   const uint32_t space = model_.alphabet.space();
   const uint32_t token = space == Alphabet::kNone ? static_cast<uint32_t>(model_.alphabet.size()) : space;
-  nodes_.assign(1, Node{kNone, kNone, kNone, 0, token, Lexicon::kRoot, kRoot, kNone, 0, 0, 1.0f, 0, kNone});
+  nodes_.assign(1, Node{kNone, kNone, kNone, 0, token, Lexicon::kRoot, 0, kNone, 0, 0, 1.0f, 0, kNone});
   states_.resize(1);
-  if (model_.lm) states_[kRoot] = model_.lm->begin();
+  if (model_.lm) states_[0] = model_.lm->begin();
   free_.clear();
+  free_states_.clear();
   Slot root{};
   root.blank = 1.0;
-  root.state = model_.lm ? state_hash(states_[kRoot]) : 0;
+  root.state = model_.lm ? state_hash(states_[0]) : 0;
   root.token = token;
   root.hot = hot_words_ ? HotWords::kStart : HotWords::kNone;
   root.merged = 1.0f;
@@ -329,7 +330,7 @@ bool PrefixBeamSearch::close_word(uint32_t node, Step* step) {
   if (step->closed_word == kNone) return false;
   double log_probability = 0.0;
   if (model_.lm && !model_.scores_tokens) {
-    const CacheEntry& entry = score(nodes_[node].state_node, lm_index(step->closed_word));
+    const CacheEntry& entry = score(nodes_[node].state, lm_index(step->closed_word));
     log_probability = entry.log_probability;
     step->new_state = static_cast<uint32_t>(new_states_.size());
     new_states_.push_back(entry.state);
@@ -347,7 +348,7 @@ bool PrefixBeamSearch::close_word(uint32_t node, Step* step) {
 // The space is scored together with the letter behind it, so that a space at the end of the text costs nothing.
 void PrefixBeamSearch::add_token_unit(uint32_t token, uint32_t node, Step* step) {
   const Node& parent = nodes_[node];
-  LanguageModel::State state = states_[parent.state_node];
+  LanguageModel::State state = states_[parent.state];
   double log_probability = 0.0;
   const auto add = [&](uint32_t unit) {
     LanguageModel::State next;
@@ -362,8 +363,8 @@ void PrefixBeamSearch::add_token_unit(uint32_t token, uint32_t node, Step* step)
   new_states_.push_back(state);
 }
 
-const PrefixBeamSearch::CacheEntry& PrefixBeamSearch::score(uint32_t state_node, uint32_t word) const {
-  const LanguageModel::State& state = states_[state_node];
+const PrefixBeamSearch::CacheEntry& PrefixBeamSearch::score(uint32_t from, uint32_t word) const {
+  const LanguageModel::State& state = states_[from];
   const uint64_t key = mix(state_hash(state), word) | 1;  // 0 is the empty entry
   CacheEntry& entry = cache_[key >> 1 & (kCacheSize - 1)];
   if (entry.key != key) {

@@ -53,7 +53,7 @@ class PrefixBeamSearch {
     uint32_t slot;  // place in the beam, or kNone
     uint32_t token;
     uint32_t trie;         // lexicon node of the unfinished word, kRoot between words, kOpen
-    uint32_t state_node;   // the node whose states_ entry is this prefix's language model state
+    uint32_t state;        // index into states_: its language model state, which prefixes of the same words share
     uint32_t closed_word;  // the word that this token closed: the language model's index, kUnknown, kNone; where words
                            // are pronounced, the word's number in the lexicon and, behind that, the hot words
     uint32_t entered;      // frame of the heaviest arrival
@@ -182,8 +182,9 @@ class PrefixBeamSearch {
     return child;
   }
   uint32_t new_node(uint32_t parent, const Candidate& candidate);
+  uint32_t keep_state(const LanguageModel::State& state);
   void release(uint32_t node);
-  const CacheEntry& score(uint32_t state_node, uint32_t word) const;
+  const CacheEntry& score(uint32_t from, uint32_t word) const;
   double word_weight(uint32_t trie, uint32_t word, double log_probability) const;
   uint32_t word_at(uint32_t trie, uint32_t hot) const;
   void words_at(uint32_t trie, uint32_t hot, std::vector<uint32_t>* words) const;
@@ -213,6 +214,7 @@ class PrefixBeamSearch {
   std::vector<Node> nodes_;
   std::vector<uint32_t> free_;
   std::vector<LanguageModel::State> states_;
+  std::vector<uint32_t> free_states_;
   std::vector<Slot> beam_;
 
   uint32_t frame_ = 0;

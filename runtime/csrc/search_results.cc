@@ -40,16 +40,16 @@ Result impossible() {
 
 // The weight that ending the text here multiplies by; word: as in Final.
 double PrefixBeamSearch::final_factor(const Slot& slot, uint32_t word) const {
-  const uint32_t state_node = nodes_[slot.node].state_node;
+  const uint32_t kept = nodes_[slot.node].state;
   double factor = std::exp(hot_end(slot, word));
   LanguageModel::State state;
-  if (model_.lm) state = states_[state_node];
+  if (model_.lm) state = states_[kept];
   if (word == kNone) {
     factor *= std::exp(-look_ahead(slot.trie));
   } else {
     double log_probability = 0.0;
     if (model_.lm && !model_.scores_tokens) {
-      const CacheEntry& entry = score(state_node, lm_index(word));
+      const CacheEntry& entry = score(kept, lm_index(word));
       log_probability = entry.log_probability;
       state = entry.state;
     }
