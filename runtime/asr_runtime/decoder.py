@@ -21,6 +21,7 @@ from asr_runtime._decoder import Hypothesis, Word
 from asr_runtime.errors import DecoderError
 from asr_runtime.lexicon import Words, read_lexicon
 
+MOST = 150  # of what a word may gain, as natural logarithm: three times this, and the search's scale, fit in a double
 BLANKS = frozenset(
     {"<blank>", "<blk>", "<b>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]", "[blank]", "blank", "_"}
 )
@@ -86,11 +87,13 @@ class BeamConfig:
             raise DecoderError(f"got alpha {self.alpha}, wanted a finite number that is not negative")
         if not 0 < self.confidence_scale < math.inf:
             raise DecoderError(f"got confidence_scale {self.confidence_scale}, wanted a finite number above 0")
-        for name in ("beta", "confidence_offset"):
-            if not math.isfinite(value := getattr(self, name)):
-                raise DecoderError(f"got {name} {value}, wanted a finite number")
-        if self.unknown_word_penalty == math.inf:
-            raise DecoderError("got unknown_word_penalty inf, wanted a finite number, or -inf for lexicon words only")
+        if not math.isfinite(self.confidence_offset):
+            raise DecoderError(f"got confidence_offset {self.confidence_offset}, wanted a finite number")
+        if not -math.inf < self.beta <= MOST:
+            raise DecoderError(f"got beta {self.beta}, wanted a finite number up to {MOST}")
+        if self.unknown_word_penalty > MOST:
+            told = f"got unknown_word_penalty {self.unknown_word_penalty}, wanted a number up to {MOST}"
+            raise DecoderError(f"{told}, or -inf for lexicon words only")
         _phrases(self.hot_words)
 
     def _options(self) -> _decoder.Options:
@@ -229,8 +232,9 @@ def _phrases(hot_words: Mapping[str, float]) -> list[tuple[str, float]]:
     for phrase, boost in hot_words.items():
         if not _is_text(phrase) or not phrase.split():
             raise DecoderError(f"got the hot word {phrase!r:.80}, wanted a word or phrase")
-        if not _is_number(boost) or not math.isfinite(boost):
-            raise DecoderError(f"got the boost {boost!r:.80} for the hot word {phrase!r:.80}, wanted a finite number")
+        if not _is_number(boost) or not -math.inf < boost <= MOST:
+            told = f"got the boost {boost!r:.80} for the hot word {phrase!r:.80}"
+            raise DecoderError(f"{told}, wanted a finite number up to {MOST}")
         phrases.append((" ".join(phrase.split()), float(boost)))
     return phrases
 

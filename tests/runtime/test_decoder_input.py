@@ -112,6 +112,8 @@ def test_unknown_words_are_spelled_when_they_are_allowed() -> None:
         {"alpha": -1},
         {"alpha": math.nan},
         {"beta": math.inf},
+        {"beta": 800.0},
+        {"unknown_word_penalty": 800.0},
         {"unknown_word_penalty": math.inf},
         {"alpha": "1"},
         {"alpha": True},
@@ -133,7 +135,9 @@ def test_impossible_settings_are_refused_by_name(settings: dict[str, float]) -> 
         BeamConfig(**settings)
 
 
-@pytest.mark.parametrize("hot_words", [{"\ud800": 1.0}, {3: 1.0}, {"cat": 10**400}, {"cat": True}], ids=ascii)
+@pytest.mark.parametrize(
+    "hot_words", [{"\ud800": 1.0}, {3: 1.0}, {"cat": 10**400}, {"cat": 800.0}, {"cat": True}], ids=ascii
+)
 def test_impossible_hot_words_are_refused(hot_words: dict[str, float]) -> None:
     with pytest.raises(DecoderError, match="hot word"):
         BeamConfig(hot_words=hot_words)
@@ -205,6 +209,14 @@ def test_weights_beyond_a_double_still_end_in_a_text(arpa: Path, alpha: float, t
         stream.feed(spell(text))
         assert not math.isnan(stream.partial().score)
         assert not any(math.isnan(result.score) for result in stream.finish())
+
+
+def test_the_greatest_bonuses_together_still_give_a_text() -> None:
+    config = BeamConfig(beta=150, unknown_word_penalty=150, hot_words={"zyx": 150})
+    decoder = BeamSearchDecoder(TOKENS, lexicon=["hello"], config=config)
+    best = decoder.decode(spell("hello zyx"))[0]
+    assert math.isfinite(best.score)
+    assert best.text.endswith("zyx")
 
 
 def test_many_equal_weights_leave_room_for_heavier_ones() -> None:
