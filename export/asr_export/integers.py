@@ -28,7 +28,7 @@ def integer_product(x: str, weight: Array, name: str) -> tuple[list[onnx.NodePro
         f"{name}.weight.scale": scale[:, 0],
     }
     matrix, zero, scales = stored
-    nodes = [
+    nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
         ("DynamicQuantizeLinear", [x], levels, {}),
         ("MatMulInteger", [levels[0], matrix, levels[2], zero], [f"{name}.sums"], {}),
         ("Mul", [levels[1], scales], [f"{name}.scales"], {}),
