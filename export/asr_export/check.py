@@ -12,8 +12,7 @@ import numpy.typing as npt
 from asr_runtime.bundle import Bundle, NewFile, update_bundle
 from asr_runtime.engines import choose, pad
 from asr_runtime.engines.onnx import onnx_model
-from asr_runtime.greedy import GreedyDecoder
-from asr_runtime.recognizer import beam_search
+from asr_runtime.recognizer import beam_search, best_path
 from asr_runtime.verify import CHECK_FILE, FULL_SCALE, HALF_TOLERANCE, Check, Utterance, read_check
 
 SECONDS = 8.0  # of audio in all: some 350 kB
@@ -32,7 +31,7 @@ def add_check(path: Path, recordings: Sequence[Samples]) -> Bundle:
     samples = first_seconds(recordings, round(SECONDS * bundle.sample_rate))
     engine, model = choose(bundle, "cpu"), onnx_model(bundle, None, half=False)
     log_probs = [engine.log_probs(*pad([item]))[0] for item in samples]
-    best, search = GreedyDecoder(bundle.tokens, blank=bundle.blank), beam_search(bundle, True, {})
+    best, search = best_path(bundle), beam_search(bundle, True, {})
     check = Check(
         tuple(
             Utterance(item, found, best.decode(found)[0].text, search.decode(found)[0].text)

@@ -199,7 +199,9 @@ def lm_command(
 def add_lm_command(
     bundle: BundlePath,
     lm: Annotated[Path, typer.Argument(help="KenLM binary or ARPA file.")],
-    lexicon: Annotated[Path | None, typer.Option(help="Word list, in place of the language model's words.")] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Word list in place of the language model's words, or pronunciations.")
+    ] = None,
     beam_size: Annotated[int | None, typer.Option(help="Hypotheses kept per frame.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the language model.")] = None,
     beta: Annotated[float | None, typer.Option(help="Bonus per word.")] = None,
@@ -211,6 +213,19 @@ def add_lm_command(
     given = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     decoder = {name: value for name, value in given.items() if value is not None}
     made = add_language_model(bundle, lm, lexicon=lexicon, decoder=decoder, force=force)
+    typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
+
+
+@app.command("add-lexicon")
+def add_lexicon_command(
+    bundle: BundlePath,
+    lexicon: Annotated[Path, typer.Argument(help="Words, one a line; or word, tab and its tokens, like phonemes.")],
+    force: Force = False,
+) -> None:
+    """Put a lexicon into a bundle: the words that it may write, and where tokens are phonemes, how they sound."""
+    from asr_export.pack import add_lexicon
+
+    made = add_lexicon(bundle, lexicon, force=force)
     typer.echo(f"{bundle}: {made.name}, {sum(file.bytes for file in made.files) / 1e6:.1f} MB")
 
 

@@ -10,19 +10,22 @@ from asr_export.check import renew_check
 from asr_runtime.bundle import Bundle, NewFile, update_bundle
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import ExportError
+from asr_runtime.lexicon import has_pronunciations
 
 
-def language_model_files(language_model: Path, tokens: Sequence[str], lexicon: Path | None = None) -> list[NewFile]:
-    """A language model and its word list as a bundle takes them, if the decoder takes them with these tokens.
+def language_model_file(language_model: Path, tokens: Sequence[str], lexicon: Path | None = None) -> NewFile:
+    """A language model as a bundle takes it, if the decoder takes it with these tokens and this lexicon.
 
     Raises DecoderError.
     """
     BeamSearchDecoder(tokens, language_model=language_model, lexicon=lexicon)
     kind = ".arpa" if language_model.suffix == ".arpa" else ".binary"
-    files = [NewFile(source=language_model, role="language_model", path=f"lm{kind}")]
-    if lexicon is not None:
-        files.append(NewFile(source=lexicon, role="lexicon", path="lexicon.txt"))
-    return files
+    return NewFile(source=language_model, role="language_model", path=f"lm{kind}")
+
+
+def lexicon_file(lexicon: Path) -> NewFile:
+    """A word list, or a lexicon with pronunciations, as a bundle takes it."""
+    return NewFile(source=lexicon, role="lexicon", path="lexicon.txt")
 
 
 def card_file(card: Path) -> NewFile:
@@ -42,11 +45,31 @@ def add_language_model(
 ) -> Bundle:
     """Put a language model into the bundle at `path`, with settings of `BeamConfig` that go with it.
 
-    Raises BundleError, and DecoderError for a language model, word list or setting that the decoder does not take.
+    A bundle keeps its pronunciations. Raises BundleError, and DecoderError for a language model, lexicon or setting
+    that the decoder does not take.
     """
     settings = dict(decoder or {})
     BeamConfig(**settings)
-    tokens = Bundle.load(path).tokens
-    files = language_model_files(language_model, tokens, lexicon)
+    bundle = Bundle.load(path)
+    files = [language_model_file(language_model, bundle.tokens, lexicon or _pronunciations(bundle))]
+    if lexicon is not None:
+        files.append(lexicon_file(lexicon))
     update_bundle(path, files, force=force, decoder=settings)
     return renew_check(path)
+
+
+def add_lexicon(path: Path, lexicon: Path, *, force: bool = False) -> Bundle:
+    """Put a word list, or the words' pronunciations, into the bundle at `path`; its language model stays.
+
+    Raises BundleError, and DecoderError for a lexicon that the decoder does not take.
+    """
+    bundle = Bundle.load(path)
+    own = bundle.find("language_model")
+    BeamSearchDecoder(bundle.tokens, language_model=bundle.path(own) if own else None, lexicon=lexicon)
+    update_bundle(path, [lexicon_file(lexicon)], force=force)
+    return renew_check(path)
+
+
+def _pronunciations(bundle: Bundle) -> Path | None:
+    own = bundle.find("lexicon")
+    return bundle.path(own) if own and has_pronunciations(bundle.path(own)) else None

@@ -13,7 +13,7 @@ import onnx
 from asr_export.check import add_check, renew_check
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
-from asr_export.pack import card_file, language_model_files
+from asr_export.pack import card_file, language_model_file
 from asr_export.proofs import Figures, Rounding, measure_rounding, prove, prove_integers
 from asr_export.signals import Samples, spoken
 from asr_runtime.audio import read_audio
@@ -52,7 +52,7 @@ def to_onnx(
     checkpoint = load_checkpoint(checkpoint_folder)
     files = [card_file(card)] if card else []
     if language_model:
-        files += language_model_files(language_model, checkpoint.alphabet.tokens)
+        files.append(language_model_file(language_model, checkpoint.alphabet.tokens))
     samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
     joins = arithmetic != "fp32" and bundle.exists()
     if joins:

@@ -24,14 +24,13 @@ from asr_export.proofs import (
     reference,
 )
 from asr_export.signals import Limits, Samples
+from asr_export.texts import read_texts
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, BundleFile, update_bundle
 from asr_runtime.engines import Engine
 from asr_runtime.errors import ExportError
-from asr_runtime.recognizer import beam_search
+from asr_runtime.recognizer import beam_search, is_pronounced
 from asr_training.checkpoint import Checkpoint, load_checkpoint
-from asr_training.data import read_source
-from asr_training.recipe import Data, Source
 from asr_training.text import error_rates, rate_interval
 
 WORSE = 0.01  # relative: what a word error rate may rise by; more fails where it is sure at 95 %
@@ -140,7 +139,7 @@ def verify(path: Path, checkpoint_folder: Path, manifest: Path | None = None) ->
             raise ExportError(
                 f"{path} has other tokens than {checkpoint_folder}; give the checkpoint it was made from."
             )
-        spoken = read_spoken(manifest, checkpoint) if manifest else []
+        spoken = read_spoken(manifest, bundle) if manifest else []
         results = [verify_model(bundle, file, checkpoint, spoken) for file in models(bundle)]
     measured = [each for each in results if isinstance(each, Verified)]
     if all(each.passed for each in measured):
@@ -173,13 +172,10 @@ def verify_import(bundle: Bundle, file: BundleFile, original: tuple[Recogniser, 
     return Verified(file, dataclasses.replace(figures, original=name), {}, engine.device, engine.description)
 
 
-def read_spoken(manifest: Path, checkpoint: Checkpoint) -> list[Spoken]:
+def read_spoken(manifest: Path, bundle: Bundle) -> list[Spoken]:
     """The recordings and texts of a manifest or LibriSpeech folder."""
-    source = Source(str(manifest))
-    data = Data(train=(), validation=(source,), alphabet=checkpoint.alphabet.characters)
-    rate = checkpoint.features.sample_rate
-    utterances = read_source(source, data, checkpoint.alphabet)
-    return [Spoken(each.audio.name, read_audio(each.audio, rate), each.text) for each in utterances]
+    utterances = read_texts(manifest, bundle)
+    return [Spoken(each.audio.name, read_audio(each.audio, bundle.sample_rate), each.text) for each in utterances]
 
 
 def verify_model(
@@ -203,7 +199,10 @@ def verify_model(
 def compare_texts(
     bundle: Bundle, engine: Engine, checkpoint: Checkpoint, spoken: Sequence[Spoken], limits: Limits | None
 ) -> dict[str, Texts]:
-    """Texts and error rates of all recordings that the engine takes whole, greedy and by the bundle's beam search."""
+    """Texts and error rates of all recordings that the engine takes whole, greedy and by the bundle's beam search.
+
+    Of a bundle whose tokens are pronunciations the beam search alone makes words.
+    """
     spoken = [each for each in spoken if limits is None or len(each.samples) <= limits.longest]
     exported, trained = [], []
     for each in spoken:
@@ -215,6 +214,8 @@ def compare_texts(
         "greedy": checkpoint.alphabet.greedy,
         "beam_search": lambda log_probs: search.decode(log_probs)[0].text,
     }
+    if is_pronounced(bundle):
+        del ways["greedy"]
     return {
         name: compare([decode(each) for each in exported], [decode(each) for each in trained], spoken)
         for name, decode in ways.items()

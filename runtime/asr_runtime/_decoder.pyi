@@ -47,6 +47,8 @@ class Options:
     end_of_sentence: bool
     look_ahead: bool
     repeated_spaces: bool
+    confidence_scale: float
+    confidence_offset: float
     n_best: int
 
 def scorer_weights(path: str) -> tuple[float, float] | None:
@@ -63,6 +65,7 @@ class Decoder:
         lexicon: str | None,
         options: Options,
     ) -> None: ...
+    def check_hot_words(self, hot_words: Sequence[tuple[str, float]]) -> None: ...
     def decode(
         self, log_probs: npt.NDArray[np.float32], hot_words: Sequence[tuple[str, float]]
     ) -> list[Hypothesis]: ...

@@ -19,7 +19,11 @@ import numpy.typing as npt
 from asr_runtime import _decoder
 from asr_runtime._decoder import Hypothesis, Word
 from asr_runtime.errors import DecoderError
+from asr_runtime.lexicon import Words, read_lexicon
 
+BLANKS = frozenset(
+    {"<blank>", "<blk>", "<b>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]", "[blank]", "blank", "_"}
+)
 __all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word", "default_config"]
 
 
@@ -37,9 +41,13 @@ class BeamConfig:
     look_ahead: charge a word's best possible unigram while it is being spelled.
     repeated_spaces: a space may come again after a blank, or first, without a word between; False counts only
     alignments that have one space between words.
+    confidence_scale, confidence_offset: confidences become the logistic function of scale * (logarithm of their odds) +
+    offset, which brings those of a model that is too sure of itself near the share of right words; `asr-export tune`
+    finds both. Texts stay as they are.
     n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: word or phrase -> boost, added when it stands in the text (below 0: taken away); they need be
         neither in the lexicon nor in the language model. Part of a boost counts while its phrase is being spelled.
+        With a lexicon of pronunciations, ``"kubernetes=cooper netties"`` says how a word sounds that it does not have.
     """
 
     beam_size: int = 100
@@ -50,7 +58,9 @@ class BeamConfig:
     unknown_word_penalty: float = -math.inf
     end_of_sentence: bool = True
     look_ahead: bool = True
-    repeated_spaces: bool = True
+    repeated_spaces: bool = False
+    confidence_scale: float = 1.0
+    confidence_offset: float = 0.0
     n_best: int = 1
     hot_words: Mapping[str, float] = field(default_factory=dict)
 
@@ -59,8 +69,8 @@ class BeamConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
                 raise DecoderError(f"got {name} {value!r:.80}, wanted a whole number from 1 to 1000000")
-        for name in ("beam_threshold", "token_floor", "alpha", "beta", "unknown_word_penalty"):
-            if not _is_number(value := getattr(self, name)):
+        for item in fields(self):
+            if item.type == "float" and not _is_number(value := getattr(self, name := item.name)):
                 raise DecoderError(f"got {name} {value!r:.80}, wanted a number")
         for name in ("end_of_sentence", "look_ahead", "repeated_spaces"):
             if not isinstance(value := getattr(self, name), bool):
@@ -74,8 +84,11 @@ class BeamConfig:
             raise DecoderError(f"got token_floor {self.token_floor}, wanted less than 0 (-inf expands every token)")
         if not 0 <= self.alpha < math.inf:
             raise DecoderError(f"got alpha {self.alpha}, wanted a finite number that is not negative")
-        if not math.isfinite(self.beta):
-            raise DecoderError(f"got beta {self.beta}, wanted a finite number")
+        if not 0 < self.confidence_scale < math.inf:
+            raise DecoderError(f"got confidence_scale {self.confidence_scale}, wanted a finite number above 0")
+        for name in ("beta", "confidence_offset"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise DecoderError(f"got {name} {value}, wanted a finite number")
         if self.unknown_word_penalty == math.inf:
             raise DecoderError("got unknown_word_penalty inf, wanted a finite number, or -inf for lexicon words only")
         _phrases(self.hot_words)
@@ -102,13 +115,16 @@ def scorer_weights(language_model: str | os.PathLike[str]) -> tuple[float, float
 class BeamSearchDecoder:
     """Turns log-probabilities [frames, tokens] into texts.
 
-    tokens: what each column stands for; the blank is ``""``, or the column ``blank`` (-1: the last) when no token is
-    empty. Words are separated by the token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
+    tokens: what each column stands for; the blank is ``""``. When no token is empty, it is the column ``blank`` (-1:
+    the last), or without that the only token with a name like ``<blank>`` or ``<pad>``. Words are separated by the
+    token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
     language_model: path of an ARPA file, of any KenLM binary, or of a `.scorer` package of DeepSpeech or Coqui. One
     whose units are the tokens scores tokens.
-    lexicon: path of a word list, one word a line, or the words; None takes the words of the language model.
+    lexicon: path of a word list, one word a line, or the words; None takes the words of the language model. Where
+    tokens are phonemes, or others that do not spell words: path of lines "word<tab>token token …", or a mapping from
+    a word to its pronunciation or pronunciations, like ``{"two": "T UW", "to": ["T UW", "T AH"]}``.
     config: None is `default_config(language_model)`.
-    Raises DecoderError when a file or a word cannot be used.
+    Raises DecoderError when a file, a word or a hot word of the configuration cannot be used.
     """
 
     def __init__(
@@ -116,15 +132,17 @@ class BeamSearchDecoder:
         tokens: Sequence[str],
         *,
         language_model: str | os.PathLike[str] | None = None,
-        lexicon: str | os.PathLike[str] | Iterable[str] | None = None,
-        blank: int = -1,
+        lexicon: str | os.PathLike[str] | Words | None = None,
+        blank: int | None = None,
         config: BeamConfig | None = None,
     ) -> None:
         self.tokens = _check_tokens(tokens)
         self.config = default_config(language_model) if config is None else config
         lm = None if language_model is None else os.fspath(language_model)
-        words = None if lexicon is None else _read_lexicon(lexicon)
-        self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
+        words = None if lexicon is None else read_lexicon(lexicon)
+        column = _blank(self.tokens) if blank is None else blank
+        self._decoder = _decoder.Decoder(list(self.tokens), column, lm, words, self.config._options())
+        self._decoder.check_hot_words(self._hot(None))
 
     def decode(self, log_probs: npt.ArrayLike, *, hot_words: Mapping[str, float] | None = None) -> list[Hypothesis]:
         """Natural-log probabilities [frames, tokens] -> up to n_best texts, best first (always at least one).
@@ -181,7 +199,7 @@ class Stream:
         self._stream.feed(self._owner._check(log_probs))
 
     def partial(self) -> Hypothesis:
-        """The best text so far; its last word may be unfinished."""
+        """The best text so far; its last word may be unfinished, and is left out where words are pronounced."""
         return self._stream.partial()
 
     def finish(self) -> list[Hypothesis]:
@@ -217,6 +235,17 @@ def _phrases(hot_words: Mapping[str, float]) -> list[tuple[str, float]]:
     return phrases
 
 
+def _blank(tokens: Sequence[str]) -> int:
+    """Where no column was named: the place of the blank by its name."""
+    named = [place for place, token in enumerate(tokens) if token in BLANKS]
+    if "" not in tokens and len(named) != 1 and len(tokens) > 1:
+        found = (
+            f"{len(named)} tokens of names like <blank>" if named else f"tokens from {tokens[0]!r} to {tokens[-1]!r}"
+        )
+        raise DecoderError(f"got {found:.200}, none of them '', the blank; name its column: blank=N (-1 is the last)")
+    return named[0] if named else -1
+
+
 def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
         raise DecoderError("tokens must be a sequence of strings, one for each column of the log-probabilities")
@@ -228,19 +257,3 @@ def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
             raise DecoderError(f"token {token!r} stands at {seen[token]} and at {index}; wanted different tokens")
         seen[token] = index
     return tuple(tokens)
-
-
-def _read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str]) -> str:
-    """The words, one a line."""
-    if isinstance(lexicon, (str, os.PathLike)):
-        try:
-            words = Path(lexicon).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            name = os.fspath(lexicon)
-            raise DecoderError(f"cannot read the lexicon '{name}': {reason}; wanted words, one a line") from None
-    else:
-        words = "\n".join(lexicon)
-    if not words.strip():
-        raise DecoderError("the lexicon has no words; give some, or None for those of the language model")
-    return words

@@ -16,11 +16,13 @@ class GreedyDecoder:
 
     Words are separated by the token `" "`, or begin with a token that begins with `▁`, or are continued by tokens
     that begin with `##`. A word lasts from its first token's first frame to its last token's last frame; its
-    confidence is the product of its tokens' highest probabilities.
+    confidence is the product of its tokens' highest probabilities. A word's text is its tokens with `joint` between,
+    which shows where tokens that do not spell words begin and end.
     """
 
-    def __init__(self, tokens: Sequence[str], *, blank: int = -1) -> None:
+    def __init__(self, tokens: Sequence[str], *, blank: int = -1, joint: str = "") -> None:
         self._tokens = list(tokens)
+        self._joint = joint
         self._blank = blank % len(tokens)
         self._pieces = any(token.startswith("##") for token in tokens)
 
@@ -55,7 +57,7 @@ class GreedyDecoder:
         words = []
         for _, group in groupby(zip(numbers, spelt, strict=True), key=lambda pair: pair[0]):
             tokens = [item for _, item in group if item[0] not in (" ", "▁")]
-            text = "".join(token.removeprefix("▁").removeprefix("##") for token, *_ in tokens)
+            text = self._joint.join(token.removeprefix("▁").removeprefix("##") for token, *_ in tokens)
             if text:
                 confidence = float(np.prod([item[3] for item in tokens]))
                 words.append(Word(text, tokens[0][1], tokens[-1][2], confidence))

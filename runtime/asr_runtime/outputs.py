@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -67,11 +68,13 @@ class OneStream:
 
     def end(self) -> None:
         """Close what is open."""
-        self._say(self._writer.tail())
+        self._say([self._writer.tail()])
 
-    def _say(self, text: str) -> None:
-        self._stream.write(text if self._begun else self._writer.head() + text)
+    def _say(self, pieces: Iterable[str]) -> None:
+        if not self._begun:
+            self._stream.write(self._writer.head())
         self._begun = True
+        self._stream.writelines(pieces)
         self._stream.flush()
 
 
@@ -88,7 +91,7 @@ class ResumedLines:
 
     def write(self, recording: Input, transcript: Transcript) -> None:
         """Append a line."""
-        rest = self._writer.body(transcript).encode("utf-8", "surrogateescape")
+        rest = "".join(self._writer.body(transcript)).encode("utf-8", "surrogateescape")
         while rest:
             rest = rest[os.write(self._file, rest) :]
 
@@ -127,7 +130,7 @@ class FileForEach:
             except OSError as error:
                 raise AsrError(f"{path.parent}: this folder cannot be made ({error.strerror}).") from error
             with _renamed_when_whole(path) as stream:
-                stream.write(writer.head() + writer.body(transcript) + writer.tail())
+                stream.writelines(chain([writer.head()], writer.body(transcript), [writer.tail()]))
 
     def end(self) -> None:
         """Nothing: every file is whole."""

@@ -10,7 +10,7 @@ from typing import Protocol
 PAUSE = 0.8  # seconds between two words that begin a new segment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of ten hours there are a hundred thousand
 class Word:
     """A word with its `start` and `end` in seconds and a `confidence` in 0…1."""
 
@@ -20,7 +20,7 @@ class Word:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Words that follow each other without a pause; `start` and `end` in seconds."""
 
@@ -30,7 +30,7 @@ class Segment:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Alternative:
     """Another reading of the whole recording; `score` is the natural logarithm that the search maximises."""
 

@@ -19,8 +19,7 @@ from asr_runtime.audio import Samples
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import Engine, choose, pad
 from asr_runtime.errors import BundleError
-from asr_runtime.greedy import GreedyDecoder
-from asr_runtime.recognizer import beam_search
+from asr_runtime.recognizer import beam_search, best_path
 
 CHECK_FILE = "check.json"
 MAX_CHECK_BYTES = 64 << 20
@@ -122,7 +121,7 @@ def compare(bundle: Bundle, check: Check, engine: Engine, precision: str) -> Out
             same = got.shape == utterance.log_probs.shape
             gaps.append(np.abs(got - utterance.log_probs).ravel() if same else np.array([np.inf]))
     every = np.concatenate(gaps)
-    best, search = GreedyDecoder(bundle.tokens, blank=bundle.blank), beam_search(bundle, True, {})
+    best, search = best_path(bundle), beam_search(bundle, True, {})
     said = [(u.greedy, best.decode(got)[0].text) for u, got in zip(check.utterances, together, strict=True)]
     found = [(u.text, search.decode(got)[0].text) for u, got in zip(check.utterances, together, strict=True)]
     return Outcome(

@@ -1,4 +1,7 @@
-"""Transcripts as text in one of several formats: one small class each, found by its name in `FORMATS`."""
+"""Transcripts as text in one of several formats: one small class each, found by its name in `FORMATS`.
+
+A transcript's text comes in pieces, so that the JSON of a long recording never lies in memory whole.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 from typing import Any, Protocol
 
 from asr_runtime.subtitles import Cue, Layout
-from asr_runtime.transcript import Transcript
+from asr_runtime.transcript import Segment, Transcript
 
 LEAST_CONFIDENCE = 1e-6  # below, a logarithm says nothing more
 LANGUAGES = {"de": "german", "en": "english", "es": "spanish", "fr": "french", "it": "italian", "nl": "dutch"}
@@ -39,8 +42,8 @@ class Writer(Protocol):
     def head(self) -> str:
         """What stands before the first transcript."""
 
-    def body(self, transcript: Transcript) -> str:
-        """One transcript, in the order of the inputs."""
+    def body(self, transcript: Transcript) -> Iterator[str]:
+        """The pieces of one transcript, in the order of the inputs."""
 
     def tail(self) -> str:
         """What stands behind the last transcript."""
@@ -64,17 +67,18 @@ class _Plain:
 class Txt(_Plain):
     """The text of a single recording, or lines of path, tabulator, text."""
 
-    def body(self, transcript: Transcript) -> str:
+    def body(self, transcript: Transcript) -> Iterator[str]:
         """A line."""
-        return f"{transcript.text}\n" if self.single else f"{transcript.audio}\t{transcript.text}\n"
+        yield f"{transcript.text}\n" if self.single else f"{transcript.audio}\t{transcript.text}\n"
 
 
 class JsonLines(_Plain):
     """An object on a line of its own for each recording."""
 
-    def body(self, transcript: Transcript) -> str:
+    def body(self, transcript: Transcript) -> Iterator[str]:
         """An object and the end of its line."""
-        return json.dumps(as_json(transcript, words=self.style.words), ensure_ascii=False) + "\n"
+        yield from json_pieces(as_json(transcript, words=self.style.words))
+        yield "\n"
 
 
 class Json(_Plain):
@@ -88,13 +92,14 @@ class Json(_Plain):
         """The opening of the list."""
         return "" if self.single else "["
 
-    def body(self, transcript: Transcript) -> str:
+    def body(self, transcript: Transcript) -> Iterator[str]:
         """An object."""
-        text = json.dumps(self.content(transcript), ensure_ascii=False, indent=2)
-        if self.single:
-            return text + "\n"
+        if not self.single:
+            yield ",\n" if self._count else "\n"
         self._count += 1
-        return ("\n" if self._count == 1 else ",\n") + text
+        yield from json_pieces(self.content(transcript), indent=2)
+        if self.single:
+            yield "\n"
 
     def content(self, transcript: Transcript) -> dict[str, Any]:
         """What the object holds."""
@@ -120,7 +125,7 @@ class VerboseJson(Json):
             "language": LANGUAGES.get(transcript.language, transcript.language),
             "duration": plain["duration"],
             "text": transcript.text,
-            "segments": [_openai_segment(number, segment) for number, segment in enumerate(plain["segments"])],
+            "segments": [_openai_segment(number, segment) for number, segment in enumerate(transcript.segments)],
             **{key: plain[key] for key in ("words", "confidence", "alternatives") if key in plain},
             **{key: plain[key] for key in ("audio", "model", "device")},
         }
@@ -131,10 +136,10 @@ class Srt(_Plain):
 
     several = False
 
-    def body(self, transcript: Transcript) -> str:
-        """All cues."""
-        cues = enumerate(self.style.layout.cues(transcript.words), 1)
-        return "".join(f"{number}\n{_times(cue, ',')}\n{_text(cue)}\n\n" for number, cue in cues)
+    def body(self, transcript: Transcript) -> Iterator[str]:
+        """The cues."""
+        for number, cue in enumerate(self.style.layout.cues(transcript.words), 1):
+            yield f"{number}\n{_times(cue, ',')}\n{_text(cue)}\n\n"
 
 
 class Vtt(_Plain):
@@ -146,22 +151,20 @@ class Vtt(_Plain):
         """The signature."""
         return "WEBVTT\n"
 
-    def body(self, transcript: Transcript) -> str:
-        """All cues."""
-        cues = self.style.layout.cues(transcript.words)
-        return "".join(f"\n{_times(cue, '.')}\n{_escaped(_text(cue))}\n" for cue in cues)
+    def body(self, transcript: Transcript) -> Iterator[str]:
+        """The cues."""
+        for cue in self.style.layout.cues(transcript.words):
+            yield f"\n{_times(cue, '.')}\n{_escaped(_text(cue))}\n"
 
 
 class Ctm(_Plain):
     """NIST's time-marked words: recording, channel 1, start, length, word, confidence; for sclite and its kin."""
 
-    def body(self, transcript: Transcript) -> str:
+    def body(self, transcript: Transcript) -> Iterator[str]:
         """A line for each word."""
         recording = re.sub(r"\s+", "_", PurePath(transcript.audio).stem) or "audio"
-        return "".join(
-            f"{recording} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word} {word.confidence:.4f}\n"
-            for word in transcript.words
-        )
+        for word in transcript.words:
+            yield f"{recording} 1 {word.start:.3f} {word.end - word.start:.3f} {word.word} {word.confidence:.4f}\n"
 
 
 class Tsv(_Plain):
@@ -171,13 +174,11 @@ class Tsv(_Plain):
         """The names of the columns."""
         return "start\tend\ttext\n" if self.single else "audio\tstart\tend\ttext\n"
 
-    def body(self, transcript: Transcript) -> str:
+    def body(self, transcript: Transcript) -> Iterator[str]:
         """A line for each segment."""
         path = "" if self.single else f"{transcript.audio}\t"
-        return "".join(
-            f"{path}{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{segment.text}\n"
-            for segment in transcript.segments
-        )
+        for segment in transcript.segments:
+            yield f"{path}{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t{segment.text}\n"
 
 
 FORMATS: dict[str, type[Writer]] = {
@@ -193,39 +194,45 @@ FORMATS: dict[str, type[Writer]] = {
 
 
 def as_json(transcript: Transcript, *, words: bool = True) -> dict[str, Any]:
-    """A transcript as plain objects; times to the millisecond, confidences and scores to four places.
+    """What JSON says of a transcript; its words, segments and alternatives are for `json_pieces` to spell out.
 
     `alternatives` stands there only where more than one reading was asked for; `words` False leaves the words out.
     """
-    content = _rounded(asdict(transcript))
+    content = _as_object(transcript)
     for key, wanted in (("words", words), ("alternatives", bool(transcript.alternatives))):
         if not wanted:
             del content[key]
-    return content  # type: ignore[no-any-return]
+    return content
 
 
-def _rounded(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(item, name) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_rounded(item) for item in value]
+def json_pieces(content: dict[str, Any], indent: int | None = None) -> Iterator[str]:
+    """JSON in small pieces; words and the like become objects one by one."""
+    return json.JSONEncoder(ensure_ascii=False, indent=indent, default=_as_object).iterencode(content)
+
+
+def _as_object(item: Any) -> dict[str, Any]:
+    """Times to the millisecond, confidences and scores to four places."""
+    return {part.name: _rounded(part.name, getattr(item, part.name)) for part in fields(item)}
+
+
+def _rounded(key: str, value: Any) -> Any:
     return round(value, 4 if key in ("confidence", "score") else 3) if isinstance(value, float) else value
 
 
-def _openai_segment(number: int, segment: dict[str, Any]) -> dict[str, Any]:
-    text = segment["text"].encode()
+def _openai_segment(number: int, segment: Segment) -> dict[str, Any]:
+    plain, text = _as_object(segment), segment.text.encode()
     return {
         "id": number,
-        "seek": round(100 * segment["start"]),  # Whisper's frames of 10 ms
-        "start": segment["start"],
-        "end": segment["end"],
-        "text": segment["text"],
+        "seek": round(100 * plain["start"]),  # Whisper's frames of 10 ms
+        "start": plain["start"],
+        "end": plain["end"],
+        "text": segment.text,
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": round(math.log(max(segment["confidence"], LEAST_CONFIDENCE)), 4),
+        "avg_logprob": round(math.log(max(plain["confidence"], LEAST_CONFIDENCE)), 4),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 4),
         "no_speech_prob": 0.0,
-        "confidence": segment["confidence"],
+        "confidence": plain["confidence"],
     }
 
 

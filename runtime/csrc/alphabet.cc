@@ -25,11 +25,11 @@ size_t utf8_length(std::string_view text) {
   return std::min(length, text.size());
 }
 
-Alphabet::Alphabet(const std::vector<std::string>& tokens, int blank) {
+Alphabet::Alphabet(const std::vector<std::string>& tokens, int blank, bool pronounced) {
   ascii_codes_.fill(0xFF);
   find_blank(tokens, blank);
-  read_pieces(tokens);
-  assign_codes();
+  read_pieces(tokens, pronounced);
+  assign_codes(pronounced);
 }
 
 void Alphabet::find_blank(const std::vector<std::string>& tokens, int blank) {
@@ -52,10 +52,10 @@ void Alphabet::find_blank(const std::vector<std::string>& tokens, int blank) {
   blank_ = static_cast<uint32_t>(blank < 0 ? blank + count : blank);
 }
 
-void Alphabet::read_pieces(const std::vector<std::string>& tokens) {
-  const bool pieces = any_token(tokens, [](const std::string& t) { return starts_with(t, kBoundary); });
+void Alphabet::read_pieces(const std::vector<std::string>& tokens, bool pronounced) {
+  const bool pieces = !pronounced && any_token(tokens, [](const std::string& t) { return starts_with(t, kBoundary); });
   const bool continued =
-      !pieces && any_token(tokens, [](const std::string& t) { return starts_with(t, kContinuation); });
+      !pronounced && !pieces && any_token(tokens, [](const std::string& t) { return starts_with(t, kContinuation); });
   const bool spaced = std::count(tokens.begin(), tokens.end(), " ") > 0;
   const std::string space = spaced ? " " : pieces || continued ? std::string() : "|";
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -79,23 +79,32 @@ void Alphabet::read_pieces(const std::vector<std::string>& tokens) {
     }
     tokens_.push_back(std::move(token));
   }
+  if (pronounced && space_ == kNone) {
+    throw DecoderError(
+        "the tokens have no word boundary, but the lexicon has pronunciations; wanted a token ' ' or '|'");
+  }
 }
 
-void Alphabet::assign_codes() {
+void Alphabet::assign_codes(bool pronounced) {
   std::vector<std::string> order;
   for (const Token& token : tokens_) {
-    for (std::string_view rest = token.text; !rest.empty(); rest.remove_prefix(utf8_length(rest))) {
-      const std::string character(rest.substr(0, utf8_length(rest)));
-      if (characters_.emplace(character, characters_.size()).second) order.push_back(character);
+    for (std::string_view rest = token.text; !rest.empty();) {
+      const std::string unit(rest.substr(0, pronounced ? rest.size() : utf8_length(rest)));
+      if (units_.emplace(unit, units_.size()).second) order.push_back(unit);
+      rest.remove_prefix(unit.size());
     }
   }
-  for (size_t reach = 32; reach < order.size(); reach *= 32) ++codes_per_character_;
-  for (size_t i = 0; i < order.size() && codes_per_character_ == 1; ++i) {
+  for (size_t reach = 32; reach < order.size(); reach *= 32) ++codes_per_unit_;
+  for (size_t i = 0; i < order.size() && codes_per_unit_ == 1; ++i) {
     if (order[i].size() == 1) ascii_codes_[static_cast<unsigned char>(order[i][0])] = static_cast<uint8_t>(i);
   }
   for (Token& token : tokens_) {
     std::string codes;
-    encode(token.text, &codes);
+    if (pronounced) {
+      append_codes(token.text, &codes);
+    } else {
+      encode(token.text, &codes);
+    }
     token.first_code = static_cast<uint32_t>(codes_.size());
     token.code_count = static_cast<uint32_t>(codes.size());
     codes_.insert(codes_.end(), codes.begin(), codes.end());
@@ -111,12 +120,17 @@ bool Alphabet::encode(std::string_view word, std::string* codes) const {
       continue;
     }
     const size_t length = utf8_length(word);
-    const auto found = characters_.find(std::string(word.substr(0, length)));
-    if (found == characters_.end()) return false;
-    uint32_t rest = found->second;
-    for (uint32_t i = 0; i < codes_per_character_; ++i, rest /= 32) codes->push_back(static_cast<char>(rest % 32));
+    if (!append_codes(word.substr(0, length), codes)) return false;
     word.remove_prefix(length);
   }
+  return true;
+}
+
+bool Alphabet::append_codes(std::string_view unit, std::string* codes) const {
+  const auto found = units_.find(std::string(unit));
+  if (found == units_.end()) return false;
+  uint32_t rest = found->second;
+  for (uint32_t i = 0; i < codes_per_unit_; ++i, rest /= 32) codes->push_back(static_cast<char>(rest % 32));
   return true;
 }
 

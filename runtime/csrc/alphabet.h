@@ -11,7 +11,8 @@
 namespace asr {
 
 // A token is spelled in codes below 32, so that the children of a lexicon node fit in one 32-bit mask. Alphabets of up
-// to 32 characters take one code a character; larger ones take two or three.
+// to 32 characters take one code a character; larger ones take two or three. Where words are pronounced, not spelled, a
+// token is a unit of its own, and what is said here of characters holds of tokens.
 struct Token {
   bool starts_word = false;  // closes the word before it
   uint32_t first_code = 0;   // into Alphabet::codes()
@@ -25,7 +26,8 @@ class Alphabet {
 
   // tokens: one string per output of the model. Word boundaries are, in this order: tokens that begin with "▁"
   // (SentencePiece), tokens without a leading "##" (WordPiece), the token " ", the token "|". blank: -1 is the last.
-  Alphabet(const std::vector<std::string>& tokens, int blank);
+  // pronounced: words are sequences of whole tokens, and only " " or "|" is a boundary, which there must be.
+  Alphabet(const std::vector<std::string>& tokens, int blank, bool pronounced);
 
   size_t size() const { return tokens_.size(); }
   uint32_t blank() const { return blank_; }
@@ -36,17 +38,20 @@ class Alphabet {
 
   // Appends the codes of a word; false when it has a character that no token has.
   bool encode(std::string_view word, std::string* codes) const;
+  // Appends the codes of a whole token of a pronounced word; false when there is no such token.
+  bool encode_token(std::string_view token, std::string* codes) const { return append_codes(token, codes); }
 
  private:
-  void read_pieces(const std::vector<std::string>& tokens);
-  void assign_codes();
+  void read_pieces(const std::vector<std::string>& tokens, bool pronounced);
+  void assign_codes(bool pronounced);
+  bool append_codes(std::string_view unit, std::string* codes) const;
   void find_blank(const std::vector<std::string>& tokens, int blank);
 
   std::vector<Token> tokens_;
   std::vector<uint8_t> codes_;
-  std::unordered_map<std::string, uint32_t> characters_;
+  std::unordered_map<std::string, uint32_t> units_;  // characters, or tokens
   std::array<uint8_t, 256> ascii_codes_;  // the code of a one-byte character that takes one code; otherwise 0xFF
-  uint32_t codes_per_character_ = 1;
+  uint32_t codes_per_unit_ = 1;
   uint32_t blank_ = 0;
   uint32_t space_ = kNone;
   bool has_words_ = false;

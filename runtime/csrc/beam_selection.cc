@@ -156,7 +156,7 @@ void PrefixBeamSearch::drop_light(Cut* cut) {
 
 // Appends a new prefix to the beam.
 void PrefixBeamSearch::admit(const Candidate& candidate) {
-  uint32_t node = child_of(candidate.parent, candidate.token);
+  uint32_t node = child_of(candidate.parent, candidate.token, candidate.closed_word);
   if (node == kNone) node = new_node(candidate.parent, candidate);
   nodes_[node].slot = static_cast<uint32_t>(beam_.size());
   nodes_[node].entered = frame_;
@@ -194,29 +194,29 @@ uint32_t PrefixBeamSearch::new_node(uint32_t parent, const Candidate& candidate)
   uint32_t node = static_cast<uint32_t>(nodes_.size());
   if (free_.empty()) {
     nodes_.emplace_back();
-    if (model_.lm) states_.emplace_back();
   } else {
     node = free_.back();
     free_.pop_back();
   }
   Node& up = nodes_[parent];
   const bool has_state = candidate.new_state != kNone;
-  nodes_[node] = {parent,
-                  kNone,
-                  up.first_child,
-                  kNone,
-                  candidate.token,
-                  candidate.trie,
-                  has_state ? node : up.state_node,
-                  candidate.closed_word,
-                  0,
-                  0,
-                  candidate.trust,
-                  up.depth + 1,
-                  candidate.spelling};
-  if (has_state) states_[node] = new_states_[candidate.new_state];
+  const uint32_t state = has_state ? keep_state(new_states_[candidate.new_state]) : up.state;
+  nodes_[node] = {parent,          kNone,        up.first_child,        kNone, candidate.token,
+                  candidate.trie,  state,        candidate.closed_word, 0,     0,
+                  candidate.trust, up.depth + 1, candidate.spelling};
   up.first_child = node;
   return node;
+}
+
+uint32_t PrefixBeamSearch::keep_state(const LanguageModel::State& state) {
+  if (free_states_.empty()) {
+    states_.push_back(state);
+    return static_cast<uint32_t>(states_.size()) - 1;
+  }
+  const uint32_t place = free_states_.back();
+  free_states_.pop_back();
+  states_[place] = state;
+  return place;
 }
 
 // Frees a dead prefix that nothing extends, and then its parent if that was all that kept it.
@@ -228,6 +228,7 @@ void PrefixBeamSearch::release(uint32_t node) {
     while (*link != node) link = &nodes_[*link].next_sibling;
     *link = nodes_[node].next_sibling;
     nodes_[node].parent = kNone;
+    if (nodes_[node].state != nodes_[parent].state) free_states_.push_back(nodes_[node].state);
     free_.push_back(node);
     node = parent;
   }

@@ -35,7 +35,7 @@ void check(const asr::Emissions& emissions, size_t tokens, size_t first_frame = 
 using Phrases = std::vector<std::pair<std::string, double>>;
 
 std::shared_ptr<const asr::HotWords> hot_words(const asr::SearchModel& model, const Phrases& phrases) {
-  return phrases.empty() ? nullptr : std::make_shared<const asr::HotWords>(model.alphabet, phrases);
+  return phrases.empty() ? nullptr : std::make_shared<const asr::HotWords>(model, phrases);
 }
 
 std::vector<asr::Result> decode(asr::Decoder& decoder, const LogProbs& array, const Phrases& phrases) {
@@ -187,9 +187,14 @@ NB_MODULE(_decoder, m) {
       .def_rw("end_of_sentence", &asr::Options::end_of_sentence)
       .def_rw("look_ahead", &asr::Options::look_ahead)
       .def_rw("repeated_spaces", &asr::Options::repeated_spaces)
+      .def_rw("confidence_scale", &asr::Options::confidence_scale)
+      .def_rw("confidence_offset", &asr::Options::confidence_offset)
       .def_rw("n_best", &asr::Options::n_best);
   nb::class_<asr::Decoder>(m, "Decoder")
       .def("__init__", make_decoder, "tokens"_a, "blank"_a, "language_model"_a.none(), "lexicon"_a.none(), "options"_a)
+      .def(
+          "check_hot_words", [](const asr::Decoder& self, const Phrases& phrases) { hot_words(self.model(), phrases); },
+          "hot_words"_a)
       .def("decode", decode, "log_probs"_a, "hot_words"_a)
       .def("decode_batch", decode_batch, "log_probs"_a, "threads"_a, "hot_words"_a);
   m.def("scorer_weights", read_scorer_weights, "path"_a);

@@ -6,6 +6,8 @@
 #include <functional>
 #include <limits>
 
+#include "futures.h"
+
 namespace asr {
 namespace {
 
@@ -28,23 +30,7 @@ inline float fast_exp(float x) {
   return power * factor;
 }
 
-uint64_t mix(uint64_t hash, uint64_t value) {
-  hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
-  return hash ^ (hash >> 29);
-}
-
-uint64_t state_hash(const LanguageModel::State& state) {
-  uint64_t hash = mix(0x8445D61A4E774912u, state.length);
-  for (unsigned i = 0; i < state.length; ++i) hash = mix(hash, state.words[i]);
-  return hash;
-}
-
 uint32_t lowest_bit(uint32_t bits) { return static_cast<uint32_t>(__builtin_ctz(bits)); }
-
-// An unknown spelling goes on alike whatever it was; everything else lies in token, lexicon and language model.
-uint64_t future_of(uint32_t token, uint32_t trie, uint64_t state, uint32_t hot) {
-  return mix(state ^ (uint64_t{hot} << 40), (uint64_t{token} << 32) | trie);
-}
 
 }  // namespace
 
@@ -57,7 +43,10 @@ PrefixBeamSearch::PrefixBeamSearch(const SearchModel& model)
   for (size_t k = 0; k < alphabet.size(); ++k) {
     const Token& token = alphabet.token(k);
     const bool letter = model.lexicon && !model.scores_tokens && !token.starts_word && token.code_count == 1;
-    letters_.push_back(letter ? uint32_t{1} << alphabet.codes(token)[0] : 0);
+    const bool goes_on = model.lexicon && !token.starts_word && token.code_count > 0;
+    const uint32_t first = goes_on ? uint32_t{1} << alphabet.codes(token)[0] : 0;
+    letters_.push_back(letter ? first : 0);
+    firsts_.push_back(first);
   }
   p_.resize(alphabet.size() + 1);
   above_floor_.resize(alphabet.size() + 1);
@@ -68,13 +57,14 @@ void PrefixBeamSearch::reset(std::shared_ptr<const HotWords> hot_words) {
   hot_words_ = std::move(hot_words);
   const uint32_t space = model_.alphabet.space();
   const uint32_t token = space == Alphabet::kNone ? static_cast<uint32_t>(model_.alphabet.size()) : space;
-  nodes_.assign(1, Node{kNone, kNone, kNone, 0, token, Lexicon::kRoot, kRoot, kNone, 0, 0, 1.0f, 0, kNone});
+  nodes_.assign(1, Node{kNone, kNone, kNone, 0, token, Lexicon::kRoot, 0, kNone, 0, 0, 1.0f, 0, kNone});
   states_.resize(1);
-  if (model_.lm) states_[kRoot] = model_.lm->begin();
+  if (model_.lm) states_[0] = model_.lm->begin();
   free_.clear();
+  free_states_.clear();
   Slot root{};
   root.blank = 1.0;
-  root.state = model_.lm ? state_hash(states_[kRoot]) : 0;
+  root.state = model_.lm ? state_hash(states_[0]) : 0;
   root.token = token;
   root.hot = hot_words_ ? HotWords::kStart : HotWords::kNone;
   root.merged = 1.0f;
@@ -128,7 +118,7 @@ void PrefixBeamSearch::find_expansions(const float* x) {
   letters_above_floor_ = 0;
   likeliest_ = 0.0;
   for (size_t i = 0; i < count; ++i) {
-    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]]};
+    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]], firsts_[above[i]]};
     if (expansion.token == model_.alphabet.blank() || expansion.p <= 0.0) continue;
     expansions_.push_back(expansion);
     likeliest_ = std::max(likeliest_, expansion.p);
@@ -195,6 +185,12 @@ bool PrefixBeamSearch::has_living_child(uint32_t slot, uint32_t token) const {
   return child != kNone && nodes_[child].slot != kNone;
 }
 
+bool PrefixBeamSearch::has_living_child(uint32_t slot, uint32_t token, uint32_t closed_word) const {
+  if (!(child_tokens_[slot] >> (token & 63) & 1)) return false;
+  const uint32_t child = child_of(beam_[slot].node, token, closed_word);
+  return child != kNone && nodes_[child].slot != kNone;
+}
+
 // New prefixes. A prefix has one parent, so that a candidate's weight is complete when it is found; in a full beam it
 // must outweigh the lightest.
 void PrefixBeamSearch::expand() {
@@ -210,11 +206,13 @@ void PrefixBeamSearch::expand_slot(uint32_t i, double* cut) {
   const Slot& slot = beam_[i];
   const double total = slot.blank + slot.label;
   const bool hot = slot.hot != HotWords::kNone;
+  const bool anything = hot || model_.open;  // may be spelled, whether the lexicon goes on with it or not
   const uint32_t letters = hot ? 0 : slot.children & letters_above_floor_;
   for (uint32_t left = letters; left != 0; left &= left - 1) expand_letter(i, lowest_bit(left), total, cut);
-  for (const Expansion& expansion : hot || model_.open ? expansions_ : other_expansions_) {
+  for (const Expansion& expansion : anything ? expansions_ : other_expansions_) {
     if (total * expansion.p < *cut) break;
     if (expansion.letter & letters) continue;
+    if (!anything && expansion.first != 0 && !(expansion.first & slot.children)) continue;
     const double mass = (expansion.token == slot.token ? slot.blank : total) * expansion.p;
     expand_other(i, expansion.token, mass, cut);
   }
@@ -243,12 +241,22 @@ void PrefixBeamSearch::expand_letter(uint32_t i, uint32_t code, double total, do
 void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, double* cut) {
   const Slot& slot = beam_[i];
   if (mass < *cut || mass <= 0.0) return;
-  if (slot.trie == Lexicon::kRoot && token == model_.alphabet.space()) return;
+  const bool between = slot.trie == Lexicon::kRoot;
+  if (between && token == model_.alphabet.space()) return;
+  if (model_.pronunciations && !between && model_.alphabet.token(token).starts_word) {
+    expand_homophones(i, token, mass, cut);
+    return;
+  }
   if (has_living_child(i, token)) return;
   Step step{slot.trie, kNone, kNone, slot.hot, kNone, 1.0, 0.0};
-  if (!follow(i, token, &step)) return;
+  if (follow(i, token, &step)) expand_step(i, token, step, mass, cut);
+}
+
+PrefixBeamSearch::Candidate* PrefixBeamSearch::expand_step(uint32_t i, uint32_t token, const Step& step, double mass,
+                                                           double* cut) {
+  const Slot& slot = beam_[i];
   const double weight = mass * step.edge;
-  if (weight < *cut || weight <= 0.0) return;
+  if (weight < *cut || weight <= 0.0) return nullptr;
   Candidate& candidate = candidates_.emplace_back();
   candidate.weight = weight;
   candidate.edge = step.edge;
@@ -261,6 +269,7 @@ void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, dou
   candidate.hot_credit = slot.hot_credit + step.hot_gain;
   candidate.new_state = step.new_state;
   enter(slot, &candidate, cut);
+  return &candidate;
 }
 
 void PrefixBeamSearch::enter(const Slot& parent, Candidate* candidate, double* cut) {
@@ -317,21 +326,21 @@ double PrefixBeamSearch::word_weight(uint32_t trie, uint32_t word, double log_pr
 }
 
 bool PrefixBeamSearch::close_word(uint32_t node, Step* step) {
-  step->closed_word = word_at(step->trie, step->hot);
+  if (!model_.pronunciations) step->closed_word = word_at(step->trie, step->hot);
   if (step->closed_word == kNone) return false;
   double log_probability = 0.0;
   if (model_.lm && !model_.scores_tokens) {
-    const CacheEntry& entry = score(nodes_[node].state_node, lm_index(step->closed_word));
+    const CacheEntry& entry = score(nodes_[node].state, lm_index(step->closed_word));
     log_probability = entry.log_probability;
     step->new_state = static_cast<uint32_t>(new_states_.size());
     new_states_.push_back(entry.state);
   }
   step->edge *= word_weight(step->trie, step->closed_word, log_probability);
-  step->spelling = spelling_of(node, step->trie);
+  step->spelling = model_.pronunciations ? step->closed_word : spelling_of(node, step->trie);
   step->trie = Lexicon::kRoot;
   if (hot_words_) {
-    step->hot_gain += hot_words_->boost(step->hot);
-    step->hot = hot_words_->next_word(step->hot);
+    step->hot_gain += hot_words_->boost(step->hot, step->closed_word);
+    step->hot = hot_words_->next_word(step->hot, step->closed_word);
   }
   return true;
 }
@@ -339,7 +348,7 @@ bool PrefixBeamSearch::close_word(uint32_t node, Step* step) {
 // The space is scored together with the letter behind it, so that a space at the end of the text costs nothing.
 void PrefixBeamSearch::add_token_unit(uint32_t token, uint32_t node, Step* step) {
   const Node& parent = nodes_[node];
-  LanguageModel::State state = states_[parent.state_node];
+  LanguageModel::State state = states_[parent.state];
   double log_probability = 0.0;
   const auto add = [&](uint32_t unit) {
     LanguageModel::State next;
@@ -354,8 +363,8 @@ void PrefixBeamSearch::add_token_unit(uint32_t token, uint32_t node, Step* step)
   new_states_.push_back(state);
 }
 
-const PrefixBeamSearch::CacheEntry& PrefixBeamSearch::score(uint32_t state_node, uint32_t word) const {
-  const LanguageModel::State& state = states_[state_node];
+const PrefixBeamSearch::CacheEntry& PrefixBeamSearch::score(uint32_t from, uint32_t word) const {
+  const LanguageModel::State& state = states_[from];
   const uint64_t key = mix(state_hash(state), word) | 1;  // 0 is the empty entry
   CacheEntry& entry = cache_[key >> 1 & (kCacheSize - 1)];
   if (entry.key != key) {

@@ -53,8 +53,9 @@ class PrefixBeamSearch {
     uint32_t slot;  // place in the beam, or kNone
     uint32_t token;
     uint32_t trie;         // lexicon node of the unfinished word, kRoot between words, kOpen
-    uint32_t state_node;   // the node whose states_ entry is this prefix's language model state
-    uint32_t closed_word;  // the word that this token closed: the language model's index, kUnknown, kNone
+    uint32_t state;        // index into states_: its language model state, which prefixes of the same words share
+    uint32_t closed_word;  // the word that this token closed: the language model's index, kUnknown, kNone; where words
+                           // are pronounced, the word's number in the lexicon and, behind that, the hot words
     uint32_t entered;      // frame of the heaviest arrival
     uint32_t parent_exit;  // where the parent's token ended at that arrival
     float trust;           // of the word that this token closed: the share of the merged prefixes that have it, too
@@ -95,6 +96,7 @@ class PrefixBeamSearch {
     double p;
     uint32_t token;
     uint32_t letter;  // the lexicon's bit of a token that is one letter and nothing else; otherwise 0
+    uint32_t first;   // the bit of the first code of a token that goes on in the lexicon; otherwise 0
   };
 
   struct Cut {
@@ -126,7 +128,15 @@ class PrefixBeamSearch {
   struct Final {
     double weight, part;  // of the text, and of the prefix that stands for it
     uint32_t slot;
-    uint32_t text_node;  // where the text ends, without a space after it
+    uint32_t text;  // equal for equal texts
+    uint32_t word;  // that the end of the text closes, as Node::closed_word; kNone between words
+  };
+
+  struct Homophone {  // one of the words that a prefix may close with the next token
+    Step step;
+    uint64_t future;  // as in Slot
+    double plain;     // the step's edge without hot words
+    double merged;    // what all that it stands for weigh over it; 0 where another stands for it
   };
 
   enum class Ending { kUnfinished, kComplete, kDropUnfinished };
@@ -138,12 +148,16 @@ class PrefixBeamSearch {
   void expand_slot(uint32_t slot, double* cut);
   void expand_letter(uint32_t slot, uint32_t code, double total, double* cut);
   void expand_other(uint32_t slot, uint32_t token, double mass, double* cut);
+  void expand_homophones(uint32_t slot, uint32_t token, double mass, double* cut);
+  void join(Homophone* homophone);
+  Candidate* expand_step(uint32_t slot, uint32_t token, const Step& step, double mass, double* cut);
   void enter(const Slot& parent, Candidate* candidate, double* cut);
   bool follow(uint32_t slot, uint32_t token, Step* step);
   bool spell(const Token& token, Step* step) const;
   bool close_word(uint32_t node, Step* step);
   void add_token_unit(uint32_t token, uint32_t node, Step* step);
   bool has_living_child(uint32_t slot, uint32_t token) const;
+  bool has_living_child(uint32_t slot, uint32_t token, uint32_t closed_word) const;
   void merge_equal_futures();
   bool merge_into(uint32_t winner, uint32_t loser);
   void doubt(uint32_t winner, uint32_t loser, double share);
@@ -160,32 +174,47 @@ class PrefixBeamSearch {
     while (child != kNone && nodes_[child].token != token) child = nodes_[child].next_sibling;
     return child;
   }
+  uint32_t child_of(uint32_t node, uint32_t token, uint32_t closed_word) const {
+    uint32_t child = nodes_[node].first_child;
+    while (child != kNone && (nodes_[child].token != token || nodes_[child].closed_word != closed_word)) {
+      child = nodes_[child].next_sibling;
+    }
+    return child;
+  }
   uint32_t new_node(uint32_t parent, const Candidate& candidate);
+  uint32_t keep_state(const LanguageModel::State& state);
   void release(uint32_t node);
-  const CacheEntry& score(uint32_t state_node, uint32_t word) const;
+  const CacheEntry& score(uint32_t from, uint32_t word) const;
   double word_weight(uint32_t trie, uint32_t word, double log_probability) const;
   uint32_t word_at(uint32_t trie, uint32_t hot) const;
+  void words_at(uint32_t trie, uint32_t hot, std::vector<uint32_t>* words) const;
   double look_ahead(uint32_t trie) const;
   uint32_t spelling_of(uint32_t node, uint32_t trie) const;
-  double hot_end(const Slot& slot) const;
-  static uint32_t lm_index(uint32_t word) { return word >= kUnknownHot && word != kNone ? 0 : word; }
+  double hot_end(const Slot& slot, uint32_t word) const;
+  uint32_t lm_index(uint32_t word) const;
+  const std::string& text_of(uint32_t word) const;
 
   std::vector<Result> results(Ending ending, uint32_t n_best) const;
   std::vector<Final> finals(Ending ending) const;
-  double final_factor(const Slot& slot, bool drop_unfinished) const;
+  double final_factor(const Slot& slot, uint32_t word) const;
+  void add_up(std::vector<Final>* all) const;
+  void number_texts(std::vector<Final>* all) const;
+  uint32_t last_spelling(const Final& final) const;
+  std::vector<uint32_t> words_of(const Final& final) const;
   std::vector<uint32_t> path_to(uint32_t node, bool tokens) const;
   Result trace(const Final& final, Ending ending) const;
-  void set_scores(const std::vector<uint32_t>& path, const Slot& slot, Ending ending, Result* result) const;
+  void set_scores(const std::vector<uint32_t>& path, const Final& final, Ending ending, Result* result) const;
   void set_confidences(const std::vector<Final>& all, const Final& best, Result* result) const;
 
   const SearchModel& model_;
   double threshold_;
   bool merges_futures_;
-  std::vector<uint32_t> letters_;  // Expansion::letter of every token
+  std::vector<uint32_t> letters_, firsts_;  // Expansion::letter and first of every token
 
   std::vector<Node> nodes_;
   std::vector<uint32_t> free_;
   std::vector<LanguageModel::State> states_;
+  std::vector<uint32_t> free_states_;
   std::vector<Slot> beam_;
 
   uint32_t frame_ = 0;
@@ -207,7 +236,8 @@ class PrefixBeamSearch {
   std::vector<uint32_t> dropped_;
   std::vector<MergeEntry> merges_;
   uint32_t merge_stamp_ = 0;
-  mutable std::vector<uint32_t> different_, other_words_;
+  std::vector<Homophone> homophones_;
+  mutable std::vector<uint32_t> different_, other_words_, words_;
   mutable std::vector<CacheEntry> cache_;
 };
 

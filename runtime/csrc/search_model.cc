@@ -6,6 +6,7 @@
 
 #include "errors.h"
 #include "scorer_package.h"
+#include "text.h"
 
 namespace asr {
 namespace {
@@ -16,23 +17,17 @@ std::unique_ptr<LanguageModel> load(const std::string* path, bool keep_words) {
   return path ? std::make_unique<LanguageModel>(*path, keep_words) : nullptr;
 }
 
-template <typename Visit>
-void each_of(std::string_view words, Visit visit) {
-  constexpr std::string_view kSpaces = " \t\r\n\v\f";
-  while (true) {
-    words.remove_prefix(std::min(words.find_first_not_of(kSpaces), words.size()));
-    if (words.empty()) return;
-    const size_t end = std::min(words.find_first_of(kSpaces), words.size());
-    visit(words.substr(0, end));
-    words.remove_prefix(end);
-  }
-}
+bool pronounced(const std::string* words) { return words && Pronunciations::are_in(*words); }
 
 }  // namespace
 
 SearchModel::SearchModel(const std::vector<std::string>& tokens, int blank, const std::string* language_model,
                          const std::string* words, const Options& settings)
-    : alphabet(tokens, blank), options(settings), lm(load(language_model, words == nullptr)) {
+    : alphabet(tokens, blank, pronounced(words)), options(settings), lm(load(language_model, words == nullptr)) {
+  if (pronounced(words)) {
+    pronounce(*words);
+    return;
+  }
   if (lm) read_token_units();
   std::string packed;
   if (lm && words == nullptr && !lm->has_words()) {
@@ -75,6 +70,32 @@ float SearchModel::unigram(uint32_t word) const {
   return lm->score(lm->no_context(), word, &state);
 }
 
+void SearchModel::pronounce(const std::string& lines) {
+  if (std::isfinite(options.unknown_word_penalty)) {
+    throw DecoderError(
+        "got an unknown_word_penalty with a lexicon of pronunciations; wanted -inf, since nothing says how a word that "
+        "it does not have is written");
+  }
+  open = false;
+  pronunciations = std::make_unique<Pronunciations>(lines, alphabet);
+  for (uint32_t word = 0; word < pronunciations->word_count(); ++word) {
+    word_units.push_back(lm ? lm->index(pronunciations->word(word)) : 0);
+  }
+  const bool look = options.look_ahead && lm;
+  const auto ahead = [&](uint32_t unit) { return static_cast<float>(options.alpha) * unigram(unit); };
+  if (look) open_look_ahead = ahead(0);
+  Lexicon::Words spelled;
+  for (uint32_t sound = 0; sound < pronunciations->sound_count(); ++sound) {
+    float best = look ? kImpossible : 0.0f;
+    for (const uint32_t word : pronunciations->homophones(sound)) {
+      if (look) best = std::max(best, ahead(word_units[word]));
+    }
+    spelled.codes += pronunciations->codes(sound);
+    spelled.add(sound, best);
+  }
+  lexicon = std::make_unique<Lexicon>(std::move(spelled), kImpossible);
+}
+
 void SearchModel::build_lexicon(const std::string* words) {
   const bool from_lm = words == nullptr && lm && !scores_tokens;
   open = std::isfinite(options.unknown_word_penalty);
@@ -107,7 +128,11 @@ void SearchModel::build_lexicon(const std::string* words) {
       }
     });
   }
-  if (spelled.entries.empty()) throw DecoderError("no word of the lexicon can be spelled with the tokens");
+  if (spelled.entries.empty()) {
+    throw DecoderError(
+        "no word of the language model can be spelled with the tokens; wanted its words as a lexicon with "
+        "pronunciations, or a language model for these tokens");
+  }
   lexicon = std::make_unique<Lexicon>(std::move(spelled), open ? open_look_ahead : kImpossible);
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "prefix_beam_search.h"
 
@@ -17,6 +18,17 @@ void put_in_order(std::vector<WordResult>* words) {
   }
 }
 
+// Shares nearer to 0 or 1 say no more than this: merging counts no smaller rivals.
+constexpr double kLeastShare = 0.002;
+
+// A share of the weight as a confidence, by a line through the logarithms of the odds (Platt 1999).
+double confidence_of(double share, const Options& options) {
+  const double scale = options.confidence_scale, offset = options.confidence_offset;
+  if (scale == 1.0 && offset == 0.0) return std::clamp(share, 0.0, 1.0);
+  const double bounded = std::clamp(share, kLeastShare, 1.0 - kLeastShare);
+  return 1.0 / (1.0 + std::exp(-scale * std::log(bounded / (1.0 - bounded)) - offset));
+}
+
 // What is left where every weight underflowed to 0: no words, at probability 0.
 Result impossible() {
   Result result;
@@ -26,20 +38,18 @@ Result impossible() {
 
 }  // namespace
 
-// The weight that ending the text here multiplies by; 0 when the unfinished word cannot be a word.
-double PrefixBeamSearch::final_factor(const Slot& slot, bool drop_unfinished) const {
-  const uint32_t state_node = nodes_[slot.node].state_node;
-  double factor = std::exp(hot_end(slot));
+// The weight that ending the text here multiplies by; word: as in Final.
+double PrefixBeamSearch::final_factor(const Slot& slot, uint32_t word) const {
+  const uint32_t kept = nodes_[slot.node].state;
+  double factor = std::exp(hot_end(slot, word));
   LanguageModel::State state;
-  if (model_.lm) state = states_[state_node];
-  if (slot.trie != Lexicon::kRoot && drop_unfinished) {
+  if (model_.lm) state = states_[kept];
+  if (word == kNone) {
     factor *= std::exp(-look_ahead(slot.trie));
-  } else if (slot.trie != Lexicon::kRoot) {
-    const uint32_t word = word_at(slot.trie, slot.hot);
-    if (word == kNone) return 0.0;
+  } else {
     double log_probability = 0.0;
     if (model_.lm && !model_.scores_tokens) {
-      const CacheEntry& entry = score(state_node, lm_index(word));
+      const CacheEntry& entry = score(kept, lm_index(word));
       log_probability = entry.log_probability;
       state = entry.state;
     }
@@ -67,48 +77,81 @@ double PrefixBeamSearch::look_ahead(uint32_t trie) const {
 }
 
 // What hot words gain at the end of the text: the phrase that ends there, less what was held.
-double PrefixBeamSearch::hot_end(const Slot& slot) const {
+double PrefixBeamSearch::hot_end(const Slot& slot, uint32_t word) const {
   if (!hot_words_) return 0.0;
-  return (slot.trie == Lexicon::kRoot ? 0.0 : hot_words_->boost(slot.hot)) - hot_words_->held(slot.hot);
+  return (word == kNone ? 0.0 : hot_words_->boost(slot.hot, word)) - hot_words_->held(slot.hot);
 }
 
 // The word that a spelling is: the language model's index; kUnknown or kUnknownHot where that is allowed; else kNone.
 uint32_t PrefixBeamSearch::word_at(uint32_t trie, uint32_t hot) const {
   const bool in_lexicon = model_.lexicon && trie != kOpen && (*model_.lexicon)[trie].word != Lexicon::kNone;
   if (in_lexicon) return (*model_.lexicon)[trie].word;
-  if (hot_words_ && hot_words_->is_word(hot)) return kUnknownHot;
+  if (hot_words_ && !hot_words_->endings(hot).empty()) return kUnknownHot;
   return model_.open ? kUnknown : kNone;
 }
 
 // Living prefixes as whole texts, best first: "a b" and "a b " are the same text and add up.
 std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) const {
   std::vector<Final> all;
-  for (uint32_t i = 0; i < beam_.size(); ++i) {
-    const double factor =
-        ending == Ending::kUnfinished ? 1.0 : final_factor(beam_[i], ending == Ending::kDropUnfinished);
+  const auto add = [&](uint32_t i, uint32_t word, double factor) {
     const double weight = (beam_[i].blank + beam_[i].label) * factor;
-    if (!(weight > 0.0 && std::isfinite(weight))) continue;  // extreme settings leave the range of a double
+    if (!(weight > 0.0 && std::isfinite(weight))) return;  // extreme settings leave the range of a double
     const Node& node = nodes_[beam_[i].node];
-    const bool spaced = node.trie == Lexicon::kRoot && node.parent != kNone;
-    all.push_back({weight, weight, i, spaced ? node.parent : beam_[i].node});
-  }
-  std::sort(all.begin(), all.end(), [](const Final& a, const Final& b) {
-    return a.text_node != b.text_node ? a.text_node < b.text_node : a.part > b.part;
-  });
-  size_t kept = 0;
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (kept > 0 && all[kept - 1].text_node == all[i].text_node) {
-      all[kept - 1].weight += all[i].weight;
+    const bool spaced = node.trie == Lexicon::kRoot && node.parent != kNone && !model_.pronunciations;
+    all.push_back({weight, weight, i, spaced ? node.parent : beam_[i].node, word});
+  };
+  for (uint32_t i = 0; i < beam_.size(); ++i) {
+    if (ending == Ending::kUnfinished) {
+      add(i, kNone, 1.0);
+    } else if (ending == Ending::kDropUnfinished || beam_[i].trie == Lexicon::kRoot) {
+      add(i, kNone, final_factor(beam_[i], kNone));
     } else {
-      all[kept++] = all[i];
+      words_at(beam_[i].trie, beam_[i].hot, &words_);
+      for (const uint32_t word : words_) add(i, word, final_factor(beam_[i], word));
     }
   }
-  all.resize(kept);
-  std::sort(all.begin(), all.end(), [this](const Final& a, const Final& b) {
-    if (a.weight != b.weight) return a.weight > b.weight;
-    return path_to(beam_[a.slot].node, true) < path_to(beam_[b.slot].node, true);
-  });
+  if (model_.pronunciations && ending != Ending::kUnfinished) number_texts(&all);
+  add_up(&all);
   return all;
+}
+
+// Where words are pronounced, the same words may stand on different tokens.
+void PrefixBeamSearch::number_texts(std::vector<Final>* all) const {
+  std::map<std::vector<uint32_t>, uint32_t> numbers;
+  for (Final& final : *all) {
+    final.text = numbers.emplace(words_of(final), static_cast<uint32_t>(numbers.size())).first->second;
+  }
+}
+
+// Makes one of each text, the heaviest first; of equal ones the first by tokens, then by words.
+void PrefixBeamSearch::add_up(std::vector<Final>* all) const {
+  std::sort(all->begin(), all->end(),
+            [](const Final& a, const Final& b) { return a.text != b.text ? a.text < b.text : a.part > b.part; });
+  size_t kept = 0;
+  for (const Final& final : *all) {
+    if (kept > 0 && (*all)[kept - 1].text == final.text) {
+      (*all)[kept - 1].weight += final.weight;
+    } else {
+      (*all)[kept++] = final;
+    }
+  }
+  all->resize(kept);
+  std::sort(all->begin(), all->end(), [this](const Final& a, const Final& b) {
+    if (a.weight != b.weight) return a.weight > b.weight;
+    const auto a_tokens = path_to(beam_[a.slot].node, true), b_tokens = path_to(beam_[b.slot].node, true);
+    return a_tokens != b_tokens ? a_tokens < b_tokens : words_of(a) < words_of(b);
+  });
+}
+
+// The numbers of a text's words.
+std::vector<uint32_t> PrefixBeamSearch::words_of(const Final& final) const {
+  std::vector<uint32_t> words;
+  if (final.word != kNone) words.push_back(final.word);
+  for (uint32_t node = beam_[final.slot].node; node != kRoot; node = nodes_[node].parent) {
+    if (nodes_[node].closed_word != kNone) words.push_back(nodes_[node].closed_word);
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
 }
 
 // Root to prefix: nodes, or their tokens.
@@ -143,6 +186,7 @@ Result PrefixBeamSearch::trace(const Final& final, Ending ending) const {
     const Node& node = nodes_[index];
     const Token& token = model_.alphabet.token(node.token);
     if (token.starts_word) end_word(node.parent_exit);
+    if (model_.pronunciations && node.closed_word != kNone) result.words.back().text = text_of(node.closed_word);
     if (token.code_count == 0) continue;
     if (result.words.empty() || result.words.back().end != 0) result.words.push_back({"", node.entered, 0, 0.0});
     result.words.back().text += token.text;
@@ -150,22 +194,25 @@ Result PrefixBeamSearch::trace(const Final& final, Ending ending) const {
   end_word(beam_[final.slot].exit);
   put_in_order(&result.words);
   const uint32_t trie = beam_[final.slot].trie;
-  if (ending == Ending::kDropUnfinished && trie != Lexicon::kRoot && !result.words.empty()) result.words.pop_back();
+  const bool drops = ending == Ending::kDropUnfinished || (ending == Ending::kUnfinished && model_.pronunciations);
+  if (drops && trie != Lexicon::kRoot && !result.words.empty()) result.words.pop_back();
+  if (model_.pronunciations && final.word != kNone) result.words.back().text = text_of(final.word);
   for (const WordResult& word : result.words) result.text += (result.text.empty() ? "" : " ") + word.text;
   result.score = std::log(final.weight) + log_scale_;
   if (ending == Ending::kUnfinished) result.score -= look_ahead(trie);
-  set_scores(path, beam_[final.slot], ending, &result);
+  set_scores(path, final, ending, &result);
   return result;
 }
 
 // Replays the language model over the words (or tokens) of a text and takes its part out of the score.
-void PrefixBeamSearch::set_scores(const std::vector<uint32_t>& path, const Slot& slot, Ending ending,
+void PrefixBeamSearch::set_scores(const std::vector<uint32_t>& path, const Final& final, Ending ending,
                                   Result* result) const {
   const Options& options = model_.options;
+  const Slot& slot = beam_[final.slot];
   LanguageModel::State state, next;
   if (model_.lm) state = model_.lm->begin();
   double lm_score = 0.0;
-  double bonus = slot.hot_credit + (ending == Ending::kUnfinished ? 0.0 : hot_end(slot));
+  double bonus = slot.hot_credit + (ending == Ending::kUnfinished ? 0.0 : hot_end(slot, final.word));
   const auto add_unit = [&](uint32_t unit) {
     lm_score += model_.lm->score(state, unit, &next);
     state = next;
@@ -183,36 +230,42 @@ void PrefixBeamSearch::set_scores(const std::vector<uint32_t>& path, const Slot&
     if (parent.token == model_.alphabet.space() && node.parent != kRoot) add_unit(model_.token_units[parent.token]);
     add_unit(model_.token_units[node.token]);
   }
-  if (ending == Ending::kComplete && slot.trie != Lexicon::kRoot) add_word(word_at(slot.trie, slot.hot));
+  if (final.word != kNone) add_word(final.word);
   if (ending != Ending::kUnfinished && model_.lm && options.end_of_sentence) add_unit(model_.lm->end_of_sentence());
   result->lm_score = lm_score;
   result->acoustic_score = result->score - options.alpha * lm_score - bonus;
 }
 
+// Tells the unfinished word at the end apart from others; kNone between words.
+uint32_t PrefixBeamSearch::last_spelling(const Final& final) const {
+  if (model_.pronunciations) return final.word;
+  const Slot& slot = beam_[final.slot];
+  return slot.trie == Lexicon::kRoot ? kNone : spelling_of(slot.node, slot.trie);
+}
+
 // A word's confidence: the share of all weight, of the final texts and of those that merged into this one, that has it.
 void PrefixBeamSearch::set_confidences(const std::vector<Final>& all, const Final& best, Result* result) const {
   const uint32_t end = beam_[best.slot].node;
-  const auto last_word = [&](const Slot& slot) {
-    return slot.trie == Lexicon::kRoot ? kNone : spelling_of(slot.node, slot.trie);
-  };
-  const uint32_t last = last_word(beam_[best.slot]);
+  const uint32_t last = last_spelling(best);
   std::vector<double> against(nodes_[end].depth + 1, 0.0);  // by the depth of the node that closes the word
   double total = 0.0, against_last = 0.0;
   for (const Final& other : all) {
     const Slot& slot = beam_[other.slot];
-    const double weight = other.weight * slot.merged * std::exp(-slot.hot_credit - hot_end(slot));
+    const double weight = other.weight * slot.merged * std::exp(-slot.hot_credit - hot_end(slot, other.word));
     total += weight;
-    if (other.slot == best.slot) continue;
-    different_words(end, slot.node, last_word(slot), &different_);
+    if (&other == &best) continue;
+    different_words(end, slot.node, last_spelling(other), &different_);
     for (const uint32_t node : different_) against[nodes_[node].depth] += weight;
     if (std::find(other_words_.begin(), other_words_.end(), last) == other_words_.end()) against_last += weight;
   }
   size_t word = 0;
   for (const uint32_t node : path_to(end, false)) {
     if (nodes_[node].closed_word == kNone || word == result->words.size()) continue;
-    result->words[word++].confidence = nodes_[node].trust * (1.0 - against[nodes_[node].depth] / total);
+    const double share = nodes_[node].trust * (1.0 - against[nodes_[node].depth] / total);
+    result->words[word++].confidence = confidence_of(share, model_.options);
   }
-  if (word < result->words.size()) result->words[word].confidence = std::max(0.0, 1.0 - against_last / total);
+  if (word < result->words.size())
+    result->words[word].confidence = confidence_of(1.0 - against_last / total, model_.options);
 }
 
 }  // namespace asr

@@ -15,7 +15,7 @@ import soundfile
 
 from asr_export.cli import main
 from asr_export.signals import speech_like
-from asr_runtime.bundle import Bundle
+from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 
 ARPA = """\\data\\
 ngram 1=5
@@ -169,6 +169,30 @@ def test_the_language_model_goes_in_with_to_onnx_or_later(checkpoint: Path, tmp_
     assert bundle.find("lexicon") is not None
     assert len(bundle.files) == 5
     assert bundle.proofs
+
+
+def test_pronunciations_go_in_before_or_after_the_language_model(
+    bundle: Path, arpa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = NewFile(source=bundle / "model.onnx", role="model", engine="onnx", precision="fp32")
+    phonemes = ("K", "AA", "R", "EH", "D", " ", "")
+    manifest = Manifest(
+        name="spoken", language="en", licence="CC0-1.0", sample_rate=16000, tokens=phonemes, frame_seconds=0.04
+    )
+    sounds, more = tmp_path / "sounds.txt", tmp_path / "more.txt"
+    sounds.write_text("red\tR EH D\ncar\tK AA R\n")
+    more.write_text("red\tR EH D\nread\tR EH D\ncar\tK AA R\n")
+    write_bundle(tmp_path / "b", manifest, [model])
+    path = str(tmp_path / "b")
+    refused(["add-lm", path, str(arpa)], "wanted its words as a lexicon with pronunciations", capsys)
+    assert call(["add-lexicon", path, str(sounds)]) == 0
+    assert call(["add-lm", path, str(arpa)]) == 0
+    refused(["add-lexicon", path, str(more)], "there is a lexicon already", capsys)
+    assert call(["add-lexicon", path, str(more), "--force"]) == 0
+    assert call(["add-lm", path, str(arpa), "--lexicon", str(sounds), "--force"]) == 0
+    assert sorted(file.role for file in Bundle.load(path).files) == ["language_model", "lexicon", "model"]
+    (tmp_path / "bad.txt").write_text("red\tR EH X\n")
+    refused(["add-lexicon", path, str(tmp_path / "bad.txt"), "--force"], "the token 'X' for 'red'", capsys)
 
 
 def test_add_lm_refuses_what_does_not_fit(

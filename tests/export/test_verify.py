@@ -11,6 +11,7 @@ from nvidia import Cuda, TensorRT
 from typer.testing import CliRunner
 
 from asr_export.cli import app
+from asr_export.pack import add_lexicon
 from asr_export.proofs import HALF_TOLERANCE
 from asr_export.signals import speech_like
 from asr_export.to_onnx import to_onnx
@@ -50,6 +51,19 @@ def test_figures_are_returned_and_stored(exported: Path, checkpoint: Path, manif
     assert proofs["greedy"]["wer"] == result.texts["greedy"].wer
     assert proofs["log_probs"]["utterances"] == 17
     assert proofs["rounding"]["max_difference"] > 0  # what to-onnx measured is kept
+
+
+def test_a_bundle_of_pronunciations_is_compared_by_its_words(
+    exported: Path, checkpoint: Path, manifest: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(exported, tmp_path / "spoken")
+    words = {"red": "r e d", "car": "k a r", "a": "a", "blue": "b l u", "tree": "t r i", "home": "h o m", "é": "e"}
+    (tmp_path / "lexicon.txt").write_text("".join(f"{word}\t{sound}\n" for word, sound in words.items()))
+    add_lexicon(bundle, tmp_path / "lexicon.txt")
+    manifest.write_text(manifest.read_text().replace("home", "Home É"))  # a word that no token spells
+    (result,) = verify(bundle, checkpoint, manifest)
+    assert isinstance(result, Verified)
+    assert set(result.texts) == {"beam_search"} and result.texts["beam_search"].utterances == 3
 
 
 def test_another_checkpoint_is_refused_and_the_bundle_kept(exported: Path, checkpoint: Path, tmp_path: Path) -> None:

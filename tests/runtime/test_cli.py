@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_runtime.bundle import NewFile, update_bundle
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-c", "from asr_runtime.cli import main; main()"]
 
@@ -96,6 +98,26 @@ def test_beam_search_and_its_settings(tone_bundle: Path, arpa: Path, cat_or_cut:
     for wrong in (["--lm", arpa, "--no-lm"], ["--greedy", "--beam-size", 5]):
         done = asr_run(*wrong)
         assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_hot_word_may_say_how_it_sounds(
+    tone_bundle: Path, spell: Callable[[str], np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "lexicon.txt").write_text("cooper\tc u p e r\nnetties\tn e t i s\n")
+    shutil.copytree(tone_bundle, tmp_path / "spoken")
+    update_bundle(tmp_path / "spoken", [NewFile(source=tmp_path / "lexicon.txt", role="lexicon")])
+    soundfile.write(tmp_path / "a.wav", spell("cupernetis netis"), 16000)
+
+    def heard(word: str) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "--model", str(tmp_path / "spoken"), str(tmp_path / "a.wav"), "--quiet", "--hotword", word]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    done = heard("kubernetes=cooper netties:4")
+    assert (done.stdout, done.stderr, done.returncode) == ("kubernetes netties\n", "", 0)
+    done = heard("kubernetes:4")
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert "'kubernetes' has no pronunciation" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Path], tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ import pytest
 import soundfile
 
 import asr_runtime
-from asr_runtime import AudioError, BundleError, DecoderError, RawAudio, RawFormat, Recognizer, Transcript
+from asr_runtime import AudioError, BundleError, DecoderError, EngineError, RawAudio, RawFormat, Recognizer, Transcript
 from asr_runtime.bundle import NewFile, update_bundle
-from asr_runtime.windows import Windows
 
 Spell = Callable[[str], np.ndarray]
 
@@ -123,6 +122,32 @@ def test_the_language_model_decides_what_is_hard_to_hear(
     assert heard(with_model, greedy=True) == "cut"
 
 
+@pytest.fixture
+def spoken_bundle(tone_bundle: Path, tmp_path: Path) -> Path:
+    """Its letters are taken for phonemes."""
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("katt\tc a t\ncat\tc a t\ncut\tc u t\ncu\tc u\nbernie\tb e r n y\n")
+    shutil.copytree(tone_bundle, tmp_path / "spoken")
+    update_bundle(tmp_path / "spoken", [NewFile(source=lexicon, role="lexicon")])
+    return tmp_path / "spoken"
+
+
+def test_pronunciations_go_with_every_language_model_and_without(
+    spoken_bundle: Path, arpa: Path, spell: Spell, tmp_path: Path
+) -> None:
+    def heard(said: str = "cat cut", **options: object) -> str:
+        recognizer = asr_runtime.load(spoken_bundle, threads=1, **options)  # type: ignore[arg-type]
+        return recognizer.transcribe(spell(said), 16000).text
+
+    assert heard() == heard(language_model=False) == "katt cut"
+    assert heard(language_model=arpa) == "cat cut"
+    assert heard("cat", language_model=arpa, hot_words={"katt": 21.0}) == "katt"
+    assert heard(greedy=True) == "c-a-t c-u-t"
+    update_bundle(spoken_bundle, [NewFile(source=arpa, role="language_model")])
+    assert heard() == "cat cut"
+    assert heard(language_model=False) == "katt cut"
+
+
 def test_beam_search_gives_times_like_best_path(tone_bundle: Path, spell: Spell) -> None:
     texts = [
         [(word.word, round(word.start, 2)) for word in recognizer.transcribe(spell("ab cd"), 16000).words]
@@ -216,18 +241,16 @@ sys.exit(os.waitpid(child, 0)[1])
     assert subprocess.run(command, timeout=60).returncode == 0
 
 
-def test_times_in_windows_are_those_of_the_whole(
-    tone_bundle: Path, spell: Spell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_in_windows_are_those_of_the_whole(tone_bundle: Path, spell: Spell) -> None:
     random = np.random.default_rng(1)
     samples = spell(" ".join("".join(random.choice(list("abcdefgh"), 5)) for _ in range(100)))
 
-    def heard(frames: int) -> list[tuple[str, float, float]]:
-        windows = Windows(frames * 640, 25 * 640, 640)
-        monkeypatch.setattr("asr_runtime.recognizer.Windows.of", lambda *_: windows)
-        transcript = asr_runtime.load(tone_bundle, threads=2, batch_size=3).transcribe(samples, 16000)
-        return [(word.word, word.start, word.end) for word in transcript.words]
+    def heard(window_seconds: float) -> list[tuple[str, float, float]]:
+        recognizer = asr_runtime.load(tone_bundle, threads=2, batch_size=3, window_seconds=window_seconds)
+        return [(word.word, word.start, word.end) for word in recognizer.transcribe(samples, 16000).words]
 
-    whole = heard(25_000)
+    whole = heard(3600)
     assert len(whole) == 100
-    assert heard(75) == whole
+    assert heard(5) == heard(10) == whole
+    with pytest.raises(EngineError, match="got window_seconds 2; give 5 to 3600 seconds"):
+        heard(2)

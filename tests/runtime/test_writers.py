@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pysubs2
 import pytest
@@ -43,7 +43,7 @@ def transcript_of(words: tuple[Word, ...], audio: str = "talks/a b.flac", **more
 
 def written(name: str, *transcripts: Transcript, style: Style = Style()) -> str:  # noqa: B008
     writer = FORMATS[name](len(transcripts) == 1, style)
-    return writer.head() + "".join(map(writer.body, transcripts)) + writer.tail()
+    return writer.head() + "".join(chain.from_iterable(map(writer.body, transcripts))) + writer.tail()
 
 
 TEXT = st.text("abcdefghij'é&<>-", min_size=1, max_size=14)

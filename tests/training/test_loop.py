@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asr_runtime.errors import RecipeError
 from asr_training import feature_store, loop
 from asr_training.checkpoint import load_checkpoint, read_json, read_tensors
 from asr_training.evaluate import evaluate
 from asr_training.loop import fit, learning_rate
-from asr_training.recipe import Augment, ConvolutionAttention, Recipe, Training
+from asr_training.recipe import CRNN, Augment, ConvolutionAttention, Recipe, Training, read_recipe
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -322,3 +323,41 @@ def test_a_run_ends_when_it_gets_no_better_and_stays_ended(tiny_recipe: Callable
     assert len(position.rows) == 3
     assert fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=2), tmp_path).step == position.step
     assert len(fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=3), tmp_path).rows) == 4
+
+
+@pytest.mark.parametrize("name", ["seed-audio-recognition", "seed-librispeech"])
+def test_the_models_of_the_seed_recipes_made_small_learn_sentences_by_heart(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, name: str
+) -> None:
+    seed = read_recipe(name)
+    assert isinstance(seed.model, CRNN)
+    small = {"channels": 8, "blocks": 1, "recurrent_layers": 1, "recurrent_size": 96, "dropout": 0.0}
+    tiny = tiny_recipe()
+    recipe = dataclasses.replace(tiny, model=dataclasses.replace(seed.model, **small))
+    assert recipe.model.convolutions == seed.model.convolutions and recipe.model.activation == seed.model.activation
+    position = fit(recipe, tmp_path)
+    assert position.best_wer == 0
+    assert position.rows[-1]["train_loss"] < 0.2 * position.rows[0]["train_loss"]
+
+
+def test_tensorboard_shows_each_step_once_after_a_run_that_died(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, saved = tiny_recipe(epochs=12, validate_every_minutes=1e-9), loop.save
+    monkeypatch.setattr(loop, "save", lambda run, name: saved(run, name) if run.position.step <= 18 else None)
+    step = loop.step
+
+    def dying(run: loop.Run, *rest: Any) -> None:
+        if run.position.step == 44:
+            raise ZeroDivisionError
+        step(run, *rest)
+
+    monkeypatch.setattr(loop, "step", dying)
+    with pytest.raises(ZeroDivisionError):
+        fit(recipe, tmp_path)
+    monkeypatch.undo()
+    fit(recipe, tmp_path)
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in shown.Scalars("train/loss")] == [20, 40]
+    steps = [event.step for event in shown.Scalars("validation/wer")]
+    assert steps == list(range(1, 49))

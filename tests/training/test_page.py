@@ -35,6 +35,10 @@ def test_the_page_holds_curves_confusions_and_utterances_and_loads_nothing(
     assert page.count("data:image/png;base64,") == 16
     assert "&lt;" in page and "<b>" not in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    names = [float(x) for x in re.findall(r'<text x="([0-9.]+)" y="[0-9]+" fill', page)]
+    assert len(names) == 4 and all(b - a > 100 for a, b in (names[:2], names[2:]))  # none is written over another
+    for mark in ("replace", "delete", "insert"):
+        assert f'class="{mark}"' in page.split("<h2>The best")[0]
     worst = page.split("The worst 8 utterances")[1]
     assert worst.index("1.flac") < worst.index("0.flac") < worst.index("5.flac")
 

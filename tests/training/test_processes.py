@@ -80,3 +80,40 @@ def test_the_layout_of_a_run_may_change_but_not_its_batches(tiny_manifest: Path,
     rows = [read_json(tmp_path / name / "last" / "training.json")["rows"] for name in ("run", "alone")]
     for first, second in zip(*rows, strict=True):
         assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-5)
+
+
+PHONEMES = """
+[model]
+architecture = "convolution-attention"
+stem = 16
+width = 16
+blocks = 3
+expansion = 2
+kernel = 3
+heads = 2
+dropout = 0.0
+phonemes = {count}
+conditioned = false
+"""
+
+
+def test_phonemes_are_learnt_by_two_processes_as_by_one(tiny_manifest: Path, tmp_path: Path) -> None:
+    texts = [json.loads(line)["text"] for line in tiny_manifest.read_text().splitlines()]
+    words = sorted({word for text in texts for word in text.split()})
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("".join(f"{word}\t{' '.join(word.replace('c', 'k'))}\n" for word in words))
+    count = len({letter for word in words for letter in word.replace("c", "k")})
+    for name, settings in (("one", "batch_utterances = 6\n"), ("two", "batch_utterances = 3\n")):
+        path = recipe(tmp_path, name, tiny_manifest, settings + "intermediate_weight = 0.5\n")
+        text = path.read_text().replace("[data]\n", f'[data]\npronunciations = "{lexicon}"\n')
+        model = text[text.index("[model]") : text.index("[training]")]
+        path.write_text(text.replace(model, PHONEMES.format(count=count)))
+    assert fit(tmp_path / "one.toml", 1).returncode == 0
+    result = fit(tmp_path / "two.toml", 2)
+    assert result.returncode == 0, result.stderr
+    rows = [read_json(tmp_path / name / "last" / "training.json")["rows"] for name in ("one", "two")]
+    for first, second in zip(*rows, strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=5e-4)
+    weights = [read_tensors(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two")]
+    layer = "encoder.intermediate.weight"  # which the loss of the phonemes alone moves
+    torch.testing.assert_close(weights[0][layer], weights[1][layer], rtol=0, atol=1e-3)

@@ -133,7 +133,7 @@ def test_weights_of_another_model_are_refused(
 def test_a_bundle_or_nothing_to_begin_from_is_one_sentence(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path, tone_bundle: Path, one_sentence: Callable[[str], None]
 ) -> None:
-    for start, said in ((tone_bundle, "is a bundle"), (tmp_path / "no", "folder of a checkpoint")):
+    for start, said in ((tone_bundle, "was not made of a checkpoint"), (tmp_path / "no", "folder of a checkpoint")):
         with pytest.raises(RecipeError, match=said) as caught:
             begun(recipe_of(tiny_recipe(), MODELS["crnn"]), start)
         one_sentence(str(caught.value))

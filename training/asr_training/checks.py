@@ -12,22 +12,32 @@ from asr_training import processes
 from asr_training.corpus import Corpus
 from asr_training.manifest import Fault, Utterance
 from asr_training.recipe import Data
+from asr_training.stream import TrainingData
 
 SHOWN = 3  # lines of each kind; the file has them all
 
 
-def check_data(train: Corpus, validation: Corpus, data: Data, stride: int, report: Path, skip_bad: bool) -> str:
+def check_data(train: TrainingData, validation: Corpus, data: Data, stride: int, report: Path, skip_bad: bool) -> str:
     """Find faults and doubts in the data, list them in `report` if there are any, and return what to tell in words.
 
     Faults (a broken line, no text, a character outside the alphabet, unreadable or silent audio) raise a RecipeError,
     unless `skip_bad` goes on without them. Doubts (a text longer than its frames, a recording that is there twice, a
     speaker who is in both sets) are told; with `skip_bad` they are taken out of the training data, too.
     """
-    faults = train.faults + validation.faults
-    doubts: dict[int, Fault] = long_texts(train, stride) | duplicates(train)
-    if not learns_by_heart(data):
-        doubts = duplicates(train, validation) | shared_speakers(train, validation) | doubts
-    listed = faults + list(doubts.values())
+
+    def find(part: Corpus) -> dict[int, Fault]:
+        # Duplicates in shards were looked for when they were made: here they might be in different groups.
+        doubts = long_texts(part, stride) | (duplicates(part) if part is train else {})
+        if not learns_by_heart(data):
+            doubts = duplicates(part, validation) | shared_speakers(part, validation) | doubts
+        return doubts
+
+    faults: list[Fault] = [*validation.faults]
+    doubts: list[Fault] = []
+    for part in train.parts():
+        faults += part.faults
+        doubts += find(part).values()
+    listed = faults + doubts
     if not listed:
         return ""
     if processes.number() == 0:
@@ -36,7 +46,7 @@ def check_data(train: Corpus, validation: Corpus, data: Data, stride: int, repor
     if faults and not skip_bad:
         refuse(faults, report)
     if skip_bad:
-        train.keep(np.array([index not in doubts for index in range(len(train.utterances))], bool))
+        train.leave_out(find)
     return told(listed, report, skip_bad)
 
 

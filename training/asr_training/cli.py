@@ -1,8 +1,7 @@
-"""`asr-train`: fit a recipe, evaluate a checkpoint, make synthetic speech."""
+"""`asr-train`: fit a recipe, evaluate a checkpoint, make shards, make synthetic speech."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -74,8 +73,7 @@ def write_report(folder: Path, recipe: Recipe, rows: list[dict[str, Any]], devic
     from asr_training.report import Row
 
     best = load_checkpoint(folder / "best")
-    known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
-    corpus = Corpus(recipe.data.validation, known, best.features, folder / "features")
+    corpus = Corpus(recipe.data.validation, recipe.data.for_evaluation, best.features, folder / "features")
     results = recognise(best.model.to(device), corpus, torch.device(device))
     write_page(folder / "report.html", recipe.name, [Row(**row) for row in rows], corpus, results)
 
@@ -85,6 +83,9 @@ def evaluate_command(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
     manifest: Annotated[list[str], typer.Argument(help="Manifests or LibriSpeech folders.")],
     device: Device = "auto",
+    pronunciations: Annotated[
+        str, typer.Option(help="Of the words, for a model that learnt phonemes; the rates are of phonemes then.")
+    ] = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Print each utterance's text beside its reference.")
     ] = False,
@@ -102,7 +103,13 @@ def evaluate_command(
 
     loaded = load_checkpoint(checkpoint)
     sources = tuple(Source(path) for path in manifest)
-    data = Data(train=(), validation=sources, alphabet=loaded.alphabet.characters)
+    data = Data(
+        train=(),
+        validation=sources,
+        alphabet=loaded.alphabet.characters,
+        pronunciations=pronunciations,
+        spoken=bool(pronunciations),
+    )
     where = torch.device(choose_device(device))
     with tempfile.TemporaryDirectory() as cache:
         corpus = Corpus(sources, data, loaded.features, Path(cache))
@@ -129,16 +136,34 @@ def synthesize_command(
     typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
 
 
+@app.command("prepare")
+def prepare_command(
+    data: Annotated[list[Path], typer.Argument(help="Manifests or LibriSpeech folders.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    size: Annotated[int, typer.Option(min=1, help="Utterances in a shard.")] = 1000,
+    sample_rate: Annotated[int, typer.Option(min=1000, help="That of the recipes to come, hertz.")] = 16000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of the utterances.")] = 1,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the data that are faulty.")] = False,
+) -> None:
+    """Put recordings and texts into tar shards (WebDataset's layout), for training data larger than memory."""
+    from asr_training.prepare import prepare
+
+    utterances, shards, said = prepare(data, out, size=size, sample_rate=sample_rate, seed=seed, skip_bad=skip_bad)
+    if said:
+        typer.echo(said, err=True)
+    typer.echo(f"{utterances} utterances in {shards} shards in {out}")
+
+
 @app.command("pronounce")
 def pronounce_command(
-    manifests: Annotated[list[Path], typer.Argument(help="Manifests.", exists=True, dir_okay=False)],
+    texts: Annotated[list[Path], typer.Argument(help="Manifests (.jsonl), or words.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Option(help="File for the words and their phonemes.")] = Path("pronunciations.txt"),
     language: Annotated[str, typer.Option(help="A voice of espeak-ng.")] = "en-us",
 ) -> None:
-    """Write the phonemes of all words in manifests, by espeak-ng, for a recipe's [data] pronunciations."""
+    """Write the phonemes of all words of texts, by espeak-ng, for a recipe's [data] pronunciations."""
     from asr_training.pronounce import pronounce
 
-    typer.echo(f"{pronounce(manifests, out, language)} words in {out}")
+    typer.echo(f"{pronounce(texts, out, language)} words in {out}")
 
 
 @app.command("vary")

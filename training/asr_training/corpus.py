@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from asr_training.data import find_source
-from asr_training.feature_store import SILENT_PEAK, Noticed, store_features
+from asr_training.feature_store import SILENT_PEAK, Noticed, features_of
 from asr_training.manifest import Fault, Utterance
 from asr_training.recipe import Data, Features, Source, Training
 from asr_training.text import Alphabet, Pronunciations, required_frames
@@ -41,7 +40,7 @@ class Corpus:
     What cannot be used is in `faults` instead.
     """
 
-    def __init__(self, sources: tuple[Source, ...], data: Data, features: Features, cache: Path) -> None:
+    def __init__(self, sources: tuple[Source, ...], data: Data, features: Features, cache: Path | None) -> None:
         self.config = features
         self.alphabet = Alphabet(data.alphabet)
         self.utterances: list[Utterance] = []
@@ -53,9 +52,10 @@ class Corpus:
             self.utterances += [item for item in found if isinstance(item, Utterance)]
             repeats += [source.repeat] * (len(self.utterances) - len(repeats))
         self.repeats = np.array(repeats, np.int64)
-        self.store = store_features(self.utterances, features, cache)
+        self.store = features_of(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
-        self.pronunciations = Pronunciations(Path(data.pronunciations)) if data.pronunciations else None
+        beside = data.pronunciations if not data.spoken else ""  # else they are the labels themselves
+        self.pronunciations = Pronunciations(Path(beside)) if beside else None
         self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
         self.fewest_frames = np.array([required_frames(labels) for labels in self.labels], np.int64)
         self.frame_rate = features.sample_rate / features.hop  # feature frames a second
@@ -110,22 +110,31 @@ class Corpus:
         """Which utterances are no longer than the recipe allows; bool."""
         return np.asarray(self.store.frames <= data.longest_seconds * self.frame_rate)
 
-    def left_out(self, data: Data, stride: int) -> str:
-        """How many utterances are left out of training, and why, in words."""
-        long, coarse = ~self.short_enough(data), ~self.fits(stride)
-        return (
-            f"{int((long | coarse).sum())} of {len(long)} left out: {int(long.sum())} longer than"
-            f" {data.longest_seconds:g} s, {int(coarse.sum())} with too few frames for their text"
-        )
+    def groups(self, epoch: int) -> int:
+        """How many groups an epoch goes through: this one."""
+        return 1
+
+    def group(self, epoch: int, number: int) -> Corpus:
+        """The only group of each epoch."""
+        return self
+
+    def parts(self) -> Iterator[Corpus]:
+        """All utterances once."""
+        yield self
+
+    def leave_out(self, find: Callable[[Corpus], dict[int, Fault]]) -> None:
+        """Leave out the utterances that `find` finds, by index."""
+        found = find(self)
+        self.keep(np.array([index not in found for index in range(len(self.utterances))], bool))
 
     def training_order(
-        self, data: Data, training: Training, stride: int, epoch: int, parts: int = 1
+        self, data: Data, training: Training, stride: int, epoch: int, parts: int = 1, group: int = 0
     ) -> list[np.ndarray]:
-        """What each step of an epoch takes, as indices: of like lengths, in an order drawn from seed and epoch.
+        """What each step takes, as indices: of like lengths, in an order drawn from seed, epoch and group.
 
         A step takes `parts` times the utterances or seconds of a batch.
         """
-        rng = np.random.default_rng([training.seed, epoch])
+        rng = np.random.default_rng([training.seed, epoch, group])
         usable = self.fits(stride) & self.short_enough(data)
         indices = np.repeat(np.arange(len(self.utterances)), self.repeats * usable)
         # Lengths are shaken a little before sorting, so that the same utterances do not always meet.
@@ -168,9 +177,3 @@ def split(order: np.ndarray, frames: np.ndarray, count: int, most: float) -> Ite
         batch.append(int(index))
     if batch:
         yield np.array(batch)
-
-
-def describe(corpus: Corpus) -> dict[str, Any]:
-    """Utterances, hours and speakers, for provenance and the first line of a run."""
-    speakers = {utterance.speaker for utterance in corpus.utterances}
-    return {"utterances": len(corpus.utterances), "hours": round(corpus.hours, 2), "speakers": len(speakers)}

@@ -1,13 +1,15 @@
-"""The texts of a recipe's data, checked against its alphabet."""
+"""The texts of a recipe's data, as the model learns them, checked against its alphabet."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+from asr_runtime.errors import RecipeError
 from asr_training.manifest import Fault, Utterance, find_utterances, without_faults
 from asr_training.recipe import Data, Source
-from asr_training.text import Alphabet
+from asr_training.shards import is_sharded, read_shards
+from asr_training.text import Alphabet, Pronunciations
 
 
 def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance]:
@@ -16,16 +18,28 @@ def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utteranc
 
 
 def find_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance | Fault]:
-    """The utterances of a manifest or LibriSpeech folder, and what is wrong with others."""
-    found = find_utterances(Path(source.path))
-    return [item if isinstance(item, Fault) else check_text(item, data, alphabet) for item in found]
+    """The utterances of a manifest, a LibriSpeech folder or shards, and what is wrong with others."""
+    path = Path(source.path)
+    found = [*read_shards(path)] if is_sharded(path) else find_utterances(path)
+    spoken = Pronunciations(Path(data.pronunciations)) if data.spoken else None
+    return [item if isinstance(item, Fault) else check_text(item, data, alphabet, spoken) for item in found]
 
 
-def check_text(utterance: Utterance, data: Data, alphabet: Alphabet) -> Utterance | Fault:
-    """The utterance, in lower case if so configured, unless its text is empty or not of the alphabet."""
+def check_text(
+    utterance: Utterance, data: Data, alphabet: Alphabet, spoken: Pronunciations | None = None
+) -> Utterance | Fault:
+    """The utterance, in lower case if so configured, unless its text is empty or not of the alphabet.
+
+    With `spoken` its text becomes the phonemes of its words.
+    """
     text = utterance.text.lower() if data.lower_case else utterance.text
     if not text.strip():
         return Fault("empty text", utterance.where, "the text is empty; write what is said or remove the line")
+    if spoken is not None:
+        try:
+            text = spoken.spell(text)
+        except RecipeError as error:
+            return Fault("word without pronunciation", utterance.where, str(error))
     if unknown := alphabet.unknown(text):
         detail = (
             f"the character {unknown!r} is outside the alphabet {alphabet.characters!r};"

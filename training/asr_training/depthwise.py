@@ -1,7 +1,8 @@
-"""Depthwise convolution over time for training: PyTorch's, or a C kernel that is faster in bfloat16 on CPUs.
+"""Depthwise convolution over time for training: PyTorch's, or a C kernel that is faster on CPUs.
 
-PyTorch's bfloat16 depthwise convolution takes several times as long as the two matrix products beside it in a
-block; the kernel (`training/csrc/depthwise.c`) removes that. Weights and results are the same, so nothing else knows.
+PyTorch's depthwise convolution takes several times as long as the two matrix products beside it in bfloat16, and a
+sixth of a whole step in float32; the kernel (`training/csrc/depthwise.c`) removes that. Weights and results are the
+same, so nothing else knows.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ def address(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
+TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}  # that the kernel has, as its functions end
+
+
 class DepthwiseFunction(torch.autograd.Function):
-    """The kernel with its gradient; x is bfloat16 [batch, frames, channels], weight [channels, 1, taps]."""
+    """The kernel with its gradient; x is of one of TYPES, [batch, frames, channels], weight [channels, 1, taps]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -40,7 +44,8 @@ class DepthwiseFunction(torch.autograd.Function):
         assert library is not None  # depthwise() asks first
         x, taps = x.contiguous(), weight.detach()[:, 0].t().float().contiguous()
         y, sizes = torch.empty_like(x), [ctypes.c_long(size) for size in (*x.shape, len(taps))]
-        library.depthwise(address(x), address(taps), address(bias.detach().float()), address(y), *sizes, 0)
+        convolve = getattr(library, f"depthwise_{TYPES[x.dtype]}")
+        convolve(address(x), address(taps), address(bias.detach().float()), address(y), *sizes, 0)
         ctx.save_for_backward(x, taps)
         ctx.types = weight.dtype, bias.dtype
         return y
@@ -54,14 +59,16 @@ class DepthwiseFunction(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         dx, dtaps, dbias = torch.empty_like(x), torch.empty_like(taps), torch.empty(x.shape[2])
         sizes = [ctypes.c_long(size) for size in (*x.shape, len(taps))]
-        library.depthwise(address(gradient), address(taps), None, address(dx), *sizes, 1)
-        library.depthwise_gradient(address(x), address(gradient), address(dtaps), address(dbias), *sizes)
+        kind = TYPES[x.dtype]
+        getattr(library, f"depthwise_{kind}")(address(gradient), address(taps), None, address(dx), *sizes, 1)
+        differentiate = getattr(library, f"depthwise_gradient_{kind}")
+        differentiate(address(x), address(gradient), address(dtaps), address(dbias), *sizes)
         return dx, dtaps.t()[:, None].to(ctx.types[0]), dbias.to(ctx.types[1])
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve each channel of x [batch, frames, channels] over time with its own taps; padding is zero, size kept."""
-    fast = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.shape[2] % CHANNEL_BLOCK == 0
+    fast = x.device.type == "cpu" and x.dtype in TYPES and x.shape[2] % CHANNEL_BLOCK == 0
     if fast and torch.is_grad_enabled() and kernel() is not None:
         y: Tensor = DepthwiseFunction.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y

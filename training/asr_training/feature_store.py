@@ -1,4 +1,7 @@
-"""Mel features of many recordings, computed once and memory-mapped, with what was noticed while reading them."""
+"""Mel features of many recordings, with what was noticed while reading them.
+
+They are computed once and memory-mapped, or, for recordings in shards, computed anew each time.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from asr_runtime.errors import AudioError, RecipeError
 from asr_training.features import MelSpectrogram
 from asr_training.manifest import Utterance
 from asr_training.recipe import Features
+from asr_training.shards import ShardedUtterance
 
 SILENT_PEAK = 1e-3  # of full scale: -60 dB
 
@@ -31,6 +35,19 @@ class Noticed:
     error: str = ""
     peak: float = 0.0  # of full scale
     digest: str = ""
+
+
+class UtteranceFeatures(Protocol):
+    """Mel features of many utterances."""
+
+    frames: np.ndarray  # of each utterance, int64
+    noticed: list[Noticed]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Features of one utterance, float16 [frames, mels]."""
+
+    def chosen(self, rows: np.ndarray) -> UtteranceFeatures:
+        """Those of some of the utterances."""
 
 
 class FeatureStore:
@@ -46,6 +63,40 @@ class FeatureStore:
     def chosen(self, rows: np.ndarray) -> FeatureStore:
         """The store of some of its utterances."""
         return FeatureStore(self.values, self.starts[rows], self.frames[rows], [self.noticed[row] for row in rows])
+
+
+class ShardFeatures:
+    """Mel features of utterances in shards, computed whenever they are asked for."""
+
+    def __init__(self, utterances: list[ShardedUtterance], config: Features, front_end: MelSpectrogram) -> None:
+        self.utterances, self.config, self.front_end = utterances, config, front_end
+        recordings = [utterance.recording for utterance in utterances]
+        # At another rate than the index has it may be one more or less; batches are padded to what there is.
+        frames = [r.samples * config.sample_rate // r.rate // config.hop + 1 for r in recordings]
+        self.frames = np.array(frames, np.int64)
+        self.noticed = [Noticed(peak=r.peak, digest=r.digest) for r in recordings]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Features of one utterance, float16 [frames, mels]; raises RecipeError where its audio is damaged."""
+        utterance = self.utterances[index]
+        features, noticed = read_features(utterance.read(), self.config, self.front_end)
+        if noticed.error:
+            raise RecipeError(f"{utterance.where}: {noticed.error}; make the shards anew")
+        return features
+
+    def chosen(self, rows: np.ndarray) -> ShardFeatures:
+        """Those of some of the utterances."""
+        return ShardFeatures([self.utterances[row] for row in rows], self.config, self.front_end)
+
+
+def features_of(utterances: list[Utterance], config: Features, cache: Path | None) -> UtteranceFeatures:
+    """The features of utterances in shards (all are, without a `cache`), or of others, stored in the folder `cache`."""
+    sharded = [utterance for utterance in utterances if isinstance(utterance, ShardedUtterance)]
+    if cache is not None and not sharded:
+        return store_features(utterances, config, cache)
+    if len(sharded) < len(utterances):
+        raise RecipeError("[data]: one list names shards and other data; make shards of those, too")
+    return ShardFeatures(sharded, config, MelSpectrogram(config))
 
 
 def store_features(utterances: list[Utterance], config: Features, cache: Path) -> FeatureStore:
@@ -96,7 +147,7 @@ def write_features(utterances: list[Utterance], config: Features, values: Path, 
 
 
 @torch.no_grad()
-def read_features(audio: Path, config: Features, front_end: MelSpectrogram) -> tuple[np.ndarray, Noticed]:
+def read_features(audio: Path | bytes, config: Features, front_end: MelSpectrogram) -> tuple[np.ndarray, Noticed]:
     """Features of a recording, float16 [frames, mels], and what was noticed; no frames where it cannot be read."""
     try:
         samples = read_audio(audio, config.sample_rate)
@@ -104,5 +155,10 @@ def read_features(audio: Path, config: Features, front_end: MelSpectrogram) -> t
         return np.zeros((0, config.mels), np.float16), Noticed(error=str(error))
     waveform = torch.from_numpy(samples)
     features, _ = front_end(waveform[None], torch.tensor([len(samples)]))
-    digest = hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
-    return features[0].to(torch.float16).numpy(), Noticed(peak=float(np.abs(samples).max()), digest=digest)
+    noticed = Noticed(peak=float(np.abs(samples).max()), digest=digest_of(samples))
+    return features[0].to(torch.float16).numpy(), noticed
+
+
+def digest_of(samples: np.ndarray) -> str:
+    """What tells the samples of a recording from others, whatever file they came in."""
+    return hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
 """The training loop: a recipe in, checkpoints out.
 
-Every epoch goes once through the corpus in batches of like lengths. Whatever is random in a step (augmentation,
+Every epoch goes once through the training data in batches of like lengths. Whatever is random in a step (augmentation,
 dropout, the order of an epoch) is drawn from generators seeded with the recipe's seed and the number of the step or
 epoch, so a run that is stopped at any step and taken up again goes on exactly as it would have. Under torchrun the
 processes share each step's batch; the first of them writes.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import signal
 import sys
 import time
@@ -23,10 +24,10 @@ from tqdm import tqdm
 
 from asr_runtime.errors import RecipeError
 from asr_training import processes
-from asr_training.augment import augment
+from asr_training.census import take_census
 from asr_training.checkpoint import newest
 from asr_training.checks import check_data
-from asr_training.corpus import Corpus, describe
+from asr_training.corpus import Batch, Corpus
 from asr_training.evaluate import evaluate
 from asr_training.learner import Learner
 from asr_training.model import AcousticModel
@@ -34,6 +35,8 @@ from asr_training.recipe import Recipe, Training
 from asr_training.report import Row, write_table
 from asr_training.run import Position, Run, save, take_up
 from asr_training.schedule import share_of_rate
+from asr_training.steps import Step, ahead, own_parts, upcoming
+from asr_training.stream import TrainingData, open_training_data
 from asr_training.transfer import refuse_other_origin, start_from
 
 SAVE_EVERY_SECONDS = 300
@@ -51,7 +54,7 @@ def fit(
         run = begin(recipe, folder, own_device, start, skip_bad)
         if processes.number() == 0:
             print(opening(run), file=sys.stderr)
-        with closing_on_signal() as stopped, board(folder) as tensorboard:
+        with closing_on_signal() as stopped, board(folder, run.position.step) as tensorboard:
             go_through(run, stopped, tensorboard)
     return run.position
 
@@ -60,13 +63,13 @@ def go_through(run: Run, stopped: list[int], tensorboard: SummaryWriter | None) 
     """Do what is left of the run; raises KeyboardInterrupt after a signal, when all is saved."""
     saved = validated = time.monotonic()
     minutes = run.recipe.training.validate_every_minutes
-    for indices in remaining(run):
-        step(run, indices, tensorboard)
+    for following in remaining(run):
+        step(run, following, tensorboard)
         now, first = time.monotonic(), processes.number() == 0
         due = bool(minutes) and now - validated > minutes * 60
         wishes = [bool(stopped), first and due, first and now - saved > SAVE_EVERY_SECONDS]
         stop, validating, saving = (bool(wish) for wish in processes.total(list(map(float, wishes)), run.device))
-        if run.position.batch == 0 or validating:
+        if following.ends_epoch or validating:
             validate(run, tensorboard)
             validated = saved = time.monotonic()
         elif saving or stop:
@@ -77,12 +80,12 @@ def go_through(run: Run, stopped: list[int], tensorboard: SummaryWriter | None) 
 
 
 @contextlib.contextmanager
-def board(folder: Path) -> Iterator[SummaryWriter | None]:
-    """TensorBoard's writer in the first process, None in the others."""
+def board(folder: Path, step: int) -> Iterator[SummaryWriter | None]:
+    """TensorBoard's writer in the first process, None in the others; what was written behind `step` is taken back."""
     if processes.number() > 0:
         yield None
         return
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None) as writer:
         yield writer
 
 
@@ -112,21 +115,20 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     if training.threads:
         torch.set_num_threads(training.threads)
     with processes.one_after_the_first():
-        train = Corpus(recipe.data.train, recipe.data, recipe.features, folder / "features")
-        known = dataclasses.replace(recipe.data, pronunciations="")  # which only the training loss needs
-        validation = Corpus(recipe.data.validation, known, recipe.features, folder / "features")
+        train = open_training_data(recipe.data, recipe.features, training, folder / "features")
+        validation = Corpus(recipe.data.validation, recipe.data.for_evaluation, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     doubts = check_data(train, validation, recipe.data, model.stride, folder / "data.txt", skip_bad)
     learner = Learner(model, training, device)
     refuse_other_phonemes(train, recipe)
     parts = training.accumulate * processes.count()
-    steps = len(train.training_order(recipe.data, training, model.stride, 0, parts))
+    census = take_census(train, recipe.data, model.stride)
+    steps = count_steps(train, recipe, model.stride, parts)
     if not steps:
         raise RecipeError(
-            f"[data]: no utterance is left to train on, {train.left_out(recipe.data, model.stride)};"
-            " change longest_seconds, repeat or the data"
+            f"[data]: no utterance is left to train on, {census.left_out}; change longest_seconds, repeat or the data"
         )
-    run = Run(recipe, folder, device, train, validation, learner, steps, parts, Position(), skip_bad, doubts)
+    run = Run(recipe, folder, device, train, validation, census, learner, steps, parts, Position(), skip_bad, doubts)
     if saved := newest(folder / "last"):
         take_up(run, saved)
         if start:
@@ -137,7 +139,14 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     return run
 
 
-def refuse_other_phonemes(train: Corpus, recipe: Recipe) -> None:
+def count_steps(train: TrainingData, recipe: Recipe, stride: int, parts: int) -> int:
+    """How many steps the first epoch has; in batches of so many seconds others may have one more or less."""
+    corpora = (train.group(0, number) for number in range(train.groups(0)))
+    orders = (c.training_order(recipe.data, recipe.training, stride, 0, parts, i) for i, c in enumerate(corpora))
+    return sum(len(order) for order in orders)
+
+
+def refuse_other_phonemes(train: TrainingData, recipe: Recipe) -> None:
     """Refuse a model whose intermediate layer has not as many outputs as there are phonemes."""
     found = len(train.pronunciations.phonemes) if train.pronunciations else 0
     wanted = getattr(recipe.model, "phonemes", 0)
@@ -149,31 +158,24 @@ def refuse_other_phonemes(train: Corpus, recipe: Recipe) -> None:
 
 def opening(run: Run) -> str:
     """The first lines of a run: its data, what is left out of them, doubts of them, and what its origin changed."""
-    data = describe(run.train)
-    left_out = run.train.left_out(run.recipe.data, run.model.stride)
-    first = f"{data['utterances']} utterances, {data['hours']} hours, {data['speakers']} speakers; {left_out}"
+    census = run.census
+    first = f"{census.utterances} utterances, {census.hours:.2f} hours, {census.speakers} speakers; {census.left_out}"
     return "\n".join([first, *([run.doubts] if run.doubts else []), *(run.origin["changes"] if run.origin else [])])
 
 
-def remaining(run: Run) -> Iterator[np.ndarray]:
-    """What each step that is still to do takes, epoch after epoch; keeps the position's epoch and batch."""
-    position, recipe = run.position, run.recipe
-    while position.epoch < recipe.training.epochs:
-        order = run.train.training_order(recipe.data, recipe.training, run.model.stride, position.epoch, run.parts)
-        if position.batch >= len(order):
-            raise RecipeError(
-                f"{run.folder} stopped at batch {position.batch} of an epoch that has {len(order)} now: the data have"
-                " changed; bring them back or give another --out"
-            )
-        label, quiet = f"epoch {position.epoch + 1}/{recipe.training.epochs}", True if processes.number() else None
-        with tqdm(total=len(order), initial=position.batch, desc=label, unit="batch", disable=quiet) as bar:
-            for indices in order[position.batch :]:
+def remaining(run: Run) -> Iterator[Step]:
+    """The steps that are still to do; keeps the position's place in the data."""
+    position, training = run.position, run.recipe.training
+    steps = ahead(upcoming(run), training.workers)
+    for epoch, of_epoch in itertools.groupby(steps, lambda following: following.epoch):
+        label, quiet = f"epoch {epoch + 1}/{training.epochs}", True if processes.number() else None
+        done = max(0, position.step - epoch * run.steps_per_epoch)
+        with tqdm(total=run.steps_per_epoch, initial=done, desc=label, unit="batch", disable=quiet) as bar:
+            for following in of_epoch:
                 if lost_patience(run):
                     return
-                position.batch += 1
-                if position.batch == len(order):
-                    position.epoch, position.batch = position.epoch + 1, 0
-                yield indices
+                position.epoch, position.group, position.batch = following.after
+                yield following
                 bar.update()
                 bar.set_postfix(loss=f"{position.loss_sum / max(position.loss_steps, 1):.3f}", refresh=False)
 
@@ -190,12 +192,13 @@ def learning_rate(config: Training, step: int, done: float) -> float:
     return config.learning_rate * warm * share_of_rate(config.schedule, done, config.flat)
 
 
-def step(run: Run, indices: np.ndarray, tensorboard: SummaryWriter | None) -> None:
+def step(run: Run, following: Step, tensorboard: SummaryWriter | None) -> None:
     """Make one step of the optimiser with some utterances, of which each process takes its parts."""
     started, config, position = time.monotonic(), run.recipe.training, run.position
     rate = learning_rate(config, position.step, run.progress)
-    mine = range(processes.number(), run.parts, processes.count())
-    done = [part_of_step(run, indices, part, last=part == mine[-1]) for part in mine]
+    mine = own_parts(run)
+    makers = zip(mine, following.batches, strict=True)
+    done = [add_part(run, following, part, make(), last=part == mine[-1]) for part, make in makers]
     norm, finite = run.learner.update(rate)
     loss, seconds = processes.total([sum(values) for values in zip(*done, strict=True)], run.device)
     if finite:
@@ -210,26 +213,15 @@ def step(run: Run, indices: np.ndarray, tensorboard: SummaryWriter | None) -> No
         tensorboard.add_scalar("train/gradient_norm", norm, position.step)
 
 
-def part_of_step(run: Run, indices: np.ndarray, part: int, last: bool) -> tuple[float, float]:
-    """Add the gradient of one of the `run.parts` parts of a step; return its share of the loss, and audio seconds.
-
-    All that is random is drawn for an utterance by its place in the step, so that it does not matter who takes it.
-    """
-    seed, step, parts = run.recipe.training.seed, run.position.step, run.parts
-    config = run.recipe.augment
-    strength = min(1.0, run.progress / config.full_after) if config.full_after else 1.0
-
-    def change(row: int, features: np.ndarray, fewest: int) -> np.ndarray:
-        rng = np.random.default_rng([seed, step, part + row * parts])
-        return augment(features, config, strength, fewest, rng)
-
+def add_part(run: Run, following: Step, part: int, batch: Batch, last: bool) -> tuple[float, float]:
+    """Add the gradient of one of the `run.parts` parts of a step; return its share of the loss, and audio seconds."""
+    corpus, indices = following.corpus, following.indices
     # The processes wait for each other's gradients: one that is left without an utterance takes another's for naught.
-    taken = indices[part::parts]
-    batch = run.train.batch(taken if len(taken) else indices[:1], change)
-    whole = 1.0 if len(taken) else 0.0
-    characters = sum(len(run.train.labels[index]) for index in indices)
-    phonemes = sum(len(run.train.phonemes[index]) for index in indices) if run.train.phonemes else 0
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0] >> 1))
+    whole = 1.0 if part < len(indices) else 0.0
+    characters = sum(len(corpus.labels[index]) for index in indices)
+    phonemes = sum(len(corpus.phonemes[index]) for index in indices) if corpus.phonemes else 0
+    seeds = np.random.SeedSequence([run.recipe.training.seed, run.position.step, part])
+    torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
     loss = run.learner.add_gradient(batch, whole / characters, whole / max(1, phonemes), last)
     return loss, whole * batch.seconds
 

@@ -25,6 +25,10 @@ svg{max-width:100%}table{border-collapse:collapse}td,th{padding:.1rem .7rem;text
 .t{font-family:ui-monospace,monospace;white-space:pre-wrap}.replace{background:#ffd9a0}.delete{background:#ffb3b3}
 .insert{background:#b3d4ff}"""
 
+KEY = """<p>Below, what was spoken stands above what was recognised:
+<span class="replace">another character</span>, <span class="delete">a missing one</span>,
+<span class="insert">one too many</span>; a · fills a gap.</p>"""
+
 
 def write_page(path: Path, name: str, rows: Sequence[Row], corpus: Corpus, results: Sequence[Recognised]) -> None:
     """Write the report of the run `name` with what its best weights make of the validation data."""
@@ -34,6 +38,7 @@ def write_page(path: Path, name: str, rows: Sequence[Row], corpus: Corpus, resul
         curves("loss per character", rows, {"training": [r.train_loss for r in rows], "validation": val_loss(rows)}),
         curves("error rate in per cent", rows, {"words": percent(rows, "wer"), "characters": percent(rows, "cer")}),
         f"<h2>Confused characters</h2>{confusion_table(corpus, results)}",
+        KEY,
         f"<h2>The best {min(SHOWN, len(order))} utterances</h2>",
         *(utterance(corpus, index, results[index].text) for index in order[:SHOWN]),
         f"<h2>The worst {min(SHOWN, len(order))} utterances</h2>",
@@ -66,7 +71,7 @@ def curves(title: str, rows: Sequence[Row], lines: dict[str, list[float]]) -> st
     most_x = max((row.epoch for row in rows), default=1) or 1
     most_y = max((value for values in lines.values() for value in values), default=1) or 1
     drawn = []
-    for (name, values), colour in zip(lines.items(), ("#1f77b4", "#d62728"), strict=False):
+    for number, ((name, values), colour) in enumerate(zip(lines.items(), ("#1f77b4", "#d62728"), strict=False)):
         points = [
             (left + (width - left - 10) * row.epoch / most_x, (height - bottom) * (1 - value / most_y) + 5)
             for row, value in zip(rows, values, strict=True)
@@ -74,7 +79,9 @@ def curves(title: str, rows: Sequence[Row], lines: dict[str, list[float]]) -> st
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{line}"/>')
         drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
-        drawn.append(f'<text x="{left + 120 * len(drawn) % 400 + 20}" y="16" fill="{colour}">{name}</text>')
+        drawn.append(
+            f'<text x="{left + 120 * number}" y="{height - 8}" fill="{colour}">{name}</text>'
+        )  # below the axis
     axes = (
         f'<path d="M{left} 5V{height - bottom + 5}H{width - 10}" stroke="#888" fill="none"/>'
         f'<text x="{left - 5}" y="14" text-anchor="end">{most_y:.3g}</text>'

@@ -28,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Source:
-    """A manifest (JSON lines) or a LibriSpeech folder, and how often an epoch goes through it."""
+    """A manifest (JSON lines), a LibriSpeech folder or a folder of shards, and how often an epoch goes through it."""
 
     path: str
     repeat: int = 1
@@ -41,9 +41,16 @@ class Data:
     train: tuple[Source, ...]
     validation: tuple[Source, ...]
     alphabet: str = ALPHABET  # one token a character; the blank is added behind them
-    pronunciations: str = ""  # a file of words, tabs and phonemes: what the intermediate layer learns
+    pronunciations: str = ""  # a file of words, tabs and phonemes: what the intermediate layer learns, or
+    spoken: bool = False  # the model itself: its alphabet is the phonemes, each of one character, and the space
     lower_case: bool = True
     longest_seconds: float = 17.0  # longer recordings are left out of training
+    shards_at_once: int = 8  # of training data in shards: so many are mixed, and sorted by length, together
+
+    @property
+    def for_evaluation(self) -> Data:
+        """The same without what only the loss of training needs."""
+        return self if self.spoken else dataclasses.replace(self, pronunciations="")
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class Training:
     seed: int = 1
     validate_every_minutes: float = 0.0  # besides the end of each epoch; 0: only there
     threads: int = 0  # 0: as many as PyTorch takes
+    workers: int = 0  # threads that read and change batches ahead, so many steps of them; 0: none
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 # The least and the most that a number of a recipe may be, by table and key.
 BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
     Source: {"repeat": (1, 10_000)},
-    Data: {"longest_seconds": (0.01, 3600)},
+    Data: {"longest_seconds": (0.01, 3600), "shards_at_once": (1, 1_000_000)},
     Features: {
         "sample_rate": (1000, 1_000_000),
         "mels": (1, 1024),
@@ -245,6 +253,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "seed": (0, 2**31 - 1),  # a step's own seed is made of it and of the step's number in 64 bits
         "validate_every_minutes": (0, 1_000_000),
         "threads": (0, 1024),
+        "workers": (0, 1024),
     },
 }
 
@@ -294,6 +303,8 @@ def check_data(data: Data) -> None:
             raise RecipeError(f"[data]: the list {name} is empty; name a manifest or a LibriSpeech folder")
     if not data.alphabet or len(set(data.alphabet)) != len(data.alphabet):
         raise RecipeError("[data]: the alphabet is empty or names a character twice; name each once")
+    if data.spoken and not data.pronunciations:
+        raise RecipeError("[data]: spoken is true without pronunciations; name a file that asr-train pronounce makes")
 
 
 def check_model(model: Model) -> None:

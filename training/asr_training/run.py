@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from asr_runtime.errors import RecipeError
+from asr_training.census import Census
 from asr_training.checkpoint import Checkpoint, load_weights, read_json, read_tensors, write_checkpoint
-from asr_training.corpus import Corpus, describe
+from asr_training.corpus import Corpus
 from asr_training.learner import Learner
 from asr_training.model import AcousticModel
 from asr_training.recipe import Recipe, from_table
+from asr_training.stream import TrainingData
 
 
 @dataclass
@@ -24,7 +26,8 @@ class Position:
     """How far a run has come; all that a resume needs besides weights and optimiser."""
 
     epoch: int = 0
-    batch: int = 0  # of this epoch, the next to do
+    group: int = 0  # of this epoch's; 0 unless the data are in shards
+    batch: int = 0  # of this group, the next to do
     step: int = 0
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
@@ -42,8 +45,9 @@ class Run:
     recipe: Recipe
     folder: Path
     device: torch.device
-    train: Corpus
+    train: TrainingData
     validation: Corpus
+    census: Census  # of the training data
     learner: Learner
     steps_per_epoch: int
     parts: int  # of the batch of a step: one for each process and accumulation
@@ -61,7 +65,11 @@ class Run:
     @property
     def progress(self) -> float:
         """How much of the run is done, 0…1."""
-        return self.position.step / max(1, self.recipe.training.epochs * self.steps_per_epoch)
+        return self.progress_at(self.position.step)
+
+    def progress_at(self, step: int) -> float:
+        """How much of the run is done before a step, 0…1."""
+        return step / max(1, self.recipe.training.epochs * self.steps_per_epoch)
 
     def checkpoint(self) -> Checkpoint:
         """The averaged model as it is now, described."""
@@ -72,7 +80,7 @@ class Run:
             **({"from": self.origin} if self.origin else {}),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "torch": torch.__version__,
-            "data": describe(self.train),
+            "data": self.census.described(),
             "parts": self.parts,
             "skip_bad": self.skip_bad,
             "steps": self.position.step,
@@ -127,6 +135,7 @@ def unchangeable(recipe: Recipe, parts: int, skip_bad: bool) -> dict[str, Any]:
         "alphabet": data.alphabet,
         "lower_case": data.lower_case,
         "longest_seconds": data.longest_seconds,
+        "shards_at_once": data.shards_at_once,
         "repeat of its data": [source.repeat for source in data.train],
         "seed": training.seed,
         "--skip-bad": skip_bad,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import multiprocessing
 import random
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ import soxr
 
 from asr_runtime.errors import RecipeError
 from asr_training.vocoder import SAMPLE_RATE, gather, has_pyworld, manifest_lines, new_speaker
+from asr_training.workers import in_processes
 
 FLITE_VOICES = ["rms", "slt", "awb", "kal16"]
 ESPEAK_VOICES = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
@@ -132,6 +132,5 @@ def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1) -> i
     out.mkdir(parents=True, exist_ok=True)
     done = set(manifest_lines(out))
     jobs = [(text, out, seed, part, processes, done) for part in range(processes)]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.starmap(synthesize_part, jobs)
+    in_processes(synthesize_part, jobs)
     return gather(out, "synthetic.jsonl")

@@ -83,12 +83,19 @@ class Pronunciations:
 
     def encode(self, text: str) -> np.ndarray:
         """Labels of the phonemes of a text, int64 [phonemes]; raises RecipeError for a word that is not there."""
-        try:
-            return np.array([label for word in text.split() for label in self.words[word]], np.int64)
-        except KeyError as error:
+        return np.array([label for word in text.split() for label in self.labels_of(word)], np.int64)
+
+    def spell(self, text: str) -> str:
+        """A text in phonemes, with spaces between its words; raises RecipeError for a word that is not there."""
+        return " ".join("".join(self.phonemes[label] for label in self.labels_of(word)) for word in text.split())
+
+    def labels_of(self, word: str) -> list[int]:
+        """The labels of a word's phonemes."""
+        if word not in self.words:
             raise RecipeError(
-                f"the word {error} has no pronunciation in {self.path}; make them anew with asr-train pronounce"
-            ) from None
+                f"the word {word!r} has no pronunciation in {self.path}; make them anew with asr-train pronounce"
+            )
+        return self.words[word]
 
 
 def required_frames(labels: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Fine-tuning: a new run that begins with the weights of a checkpoint, on another alphabet or with more blocks."""
+"""Fine-tuning: a new run that begins with the weights of a checkpoint or bundle, on another alphabet or deeper."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_runtime.errors import RecipeError
+from asr_training.bundle_weights import load_bundle
 from asr_training.checkpoint import Checkpoint, load_checkpoint
 from asr_training.model import AcousticModel, ResidualBlock
 from asr_training.recipe import Model, Recipe
@@ -20,14 +21,12 @@ OUTPUT_LAYERS = ("encoder.output", "encoder.intermediate")
 
 
 def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Put the weights of the checkpoint in `folder` into `model`, which `recipe` describes.
+    """Put the weights of the checkpoint or bundle `folder` into `model`, which `recipe` describes.
 
     The recipe may have another alphabet, whose characters that the checkpoint lacks begin at random, and more blocks,
     which begin as the identity. Returns what provenance says of it. Raises RecipeError for another model or front end.
     """
-    if folder.suffix == ".asr" or (folder / "bundle.json").is_file():
-        raise RecipeError(f"{folder} is a bundle; give the checkpoint that it was exported from")
-    earlier = load_checkpoint(folder)
+    earlier = load_bundle(folder) if is_bundle(folder) else load_checkpoint(folder)
     refuse_other_model(earlier, recipe, folder)
     weights = earlier.model.state_dict()
     fresh = model.state_dict()
@@ -42,10 +41,19 @@ def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, 
     }
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether it is a bundle, a folder or one file, and no checkpoint."""
+    return path.suffix == ".asr" or (path / "bundle.json").is_file()
+
+
 def digest(folder: Path) -> str:
-    """SHA-256 of a checkpoint's weights, by which a run knows what it began from wherever that lies."""
+    """SHA-256 of a checkpoint's weights, by which a run knows what it began from wherever that lies.
+
+    That of a bundle is its list of files, which has theirs, or the one file itself.
+    """
+    file = folder / ("bundle.json" if is_bundle(folder) else "model.safetensors") if folder.is_dir() else folder
     try:
-        return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise RecipeError(f"cannot read the checkpoint to begin from ({error}); give the folder of one") from None
 

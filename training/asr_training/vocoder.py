@@ -7,7 +7,6 @@ do between people. Words, accent and the lengths of the sounds stay, so a made s
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import soundfile
 
 from asr_runtime.audio import read_audio
 from asr_runtime.errors import AudioError, RecipeError
+from asr_training.workers import in_processes
 
 SAMPLE_RATE = 16000
 FRAME_MILLISECONDS = 5.0
@@ -103,8 +103,7 @@ def vary(manifest: Path, out: Path, *, times: int = 1, seed: int = 1, processes:
     out.mkdir(parents=True, exist_ok=True)
     done = set(manifest_lines(out))
     jobs: list[tuple[Any, ...]] = [(manifest, out, times, seed, part, processes, done) for part in range(processes)]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.starmap(vary_part, jobs)
+    in_processes(vary_part, jobs)
     return gather(out, "varied.jsonl")
 
 

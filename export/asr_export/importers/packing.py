@@ -17,7 +17,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 from asr_export.check import add_check
 from asr_export.importers.files import first_line
-from asr_export.pack import card_file, language_model_files
+from asr_export.pack import card_file, language_model_file
 from asr_export.proofs import INTEGER_TOLERANCE, TOLERANCE, Figures, Recogniser, Session, measure, refuse_too_large
 from asr_export.signals import spoken
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
@@ -70,7 +70,7 @@ def write_import(
     said = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
     files = [card_file(imported.card)] if imported.card else []
     if imported.language_model:
-        files += language_model_files(imported.language_model, said["tokens"])
+        files.append(language_model_file(imported.language_model, said["tokens"]))
     manifest = Manifest(
         name=imported.name,
         language=imported.language,

@@ -1,0 +1,84 @@
+"""Making shards of manifests: what is written has been read, checked and mixed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from asr_runtime.audio import read_audio
+from asr_runtime.errors import AudioError, RecipeError
+from asr_training.checks import refuse, told
+from asr_training.feature_store import SILENT_PEAK, digest_of
+from asr_training.manifest import Fault, Utterance, find_utterances
+from asr_training.shards import INDEX, Prepared, Recording, write_index, write_shard
+
+FAULTS = "data.txt"
+
+
+def prepare(
+    data: list[Path], out: Path, *, size: int = 1000, sample_rate: int = 16000, seed: int = 1, skip_bad: bool = False
+) -> tuple[int, int, str]:
+    """Write the utterances of manifests and LibriSpeech folders into shards of `size` utterances in the folder `out`.
+
+    Their order is drawn from `seed`; audio files go in as they are. Each is read at `sample_rate` hertz, the rate of
+    the recipes to come, to count its samples and to find faults: a broken line, no text, unreadable or silent audio,
+    and a recording that is there twice. Returns how many utterances and shards there are, and what to tell of faults.
+    Raises RecipeError where there are some, unless `skip_bad` leaves them out, and where `out` holds shards already.
+    """
+    if (out / INDEX).exists():
+        raise RecipeError(f"{out} holds shards already; give another folder, or remove it to make them anew")
+    found = [item for path in data for item in find_utterances(path)]
+    faults = [item for item in found if isinstance(item, Fault)]
+    utterances = [item for item in found if isinstance(item, Utterance)]
+    order = np.random.default_rng(seed).permutation(len(utterances))
+    out.mkdir(parents=True, exist_ok=True)
+    good = usable((utterances[i] for i in tqdm(order, "shards", unit="utt", disable=None)), sample_rate, faults)
+    shards: list[dict[str, Any]] = []
+    while first := next(good, None):
+        items = itertools.chain([first], itertools.islice(good, size - 1))
+        shards.append(write_shard(out / f"{len(shards):06d}.tar", size * len(shards), items))
+    if faults:
+        (out / FAULTS).write_text("".join(f"{fault.kind}: {fault}\n" for fault in faults), encoding="utf-8")
+        if not skip_bad:
+            refuse(faults, out / FAULTS)
+    if not shards:
+        raise RecipeError(f"none of the {len(utterances)} utterances can be used; see {out / FAULTS}")
+    write_index(out, shards)
+    count = sum(shard["utterances"] for shard in shards)
+    return count, len(shards), told(faults, out / FAULTS, skip_bad) if faults else ""
+
+
+def usable(utterances: Iterator[Utterance], sample_rate: int, faults: list[Fault]) -> Iterator[Prepared]:
+    """The utterances that can be trained on, read; what is wrong with others goes to `faults`."""
+    earlier: dict[str, str] = {}
+    for utterance in utterances:
+        item = read(utterance, sample_rate)
+        if isinstance(item, Fault):
+            faults.append(item)
+        elif known := earlier.get(item.recording.digest):
+            detail = f"{utterance.audio} is the recording of {known}; remove one of them"
+            faults.append(Fault("duplicate", utterance.where, detail))
+        else:
+            earlier[item.recording.digest] = utterance.where
+            yield item
+
+
+def read(utterance: Utterance, sample_rate: int) -> Prepared | Fault:
+    """The utterance with its audio file, or what is wrong with it."""
+    if not utterance.text.strip():
+        return Fault("empty text", utterance.where, "the text is empty; write what is said or remove the line")
+    try:
+        samples = read_audio(utterance.audio, sample_rate)
+        content = utterance.audio.read_bytes()
+    except (AudioError, OSError) as error:
+        return Fault("unreadable audio", utterance.where, str(error))
+    peak = float(np.abs(samples).max())
+    if peak < SILENT_PEAK:
+        detail = f"{utterance.audio} is silent, no sample is above -60 dB; record it again or remove the line"
+        return Fault("silence", utterance.where, detail)
+    return Prepared(utterance, content, Recording(0, len(content), len(samples), sample_rate, peak, digest_of(samples)))
