@@ -18,7 +18,7 @@ from asr_bench.systems import KNOWN, OURS, entries
 from asr_bench.task import Task
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, sentence
-from asr_runtime.recognizer import load
+from asr_runtime.recognizer import is_pronounced, load
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -79,6 +79,7 @@ def accuracy(
     ] = "plain",
 ) -> None:
     """Word and character error rates, in all and by source, with intervals, and a JSON line for each utterance."""
+    from asr_bench.charts import charts
     from asr_bench.scenarios.accuracy import recognise, summary
 
     if normaliser not in NORMALISERS:
@@ -90,7 +91,8 @@ def accuracy(
     output.mkdir(parents=True, exist_ok=True)
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     beam = {key: value for key, value in beam.items() if value is not None}
-    chosen = decoder or [key for key in DECODERS if key != "language-model" or loaded.find("language_model")]
+    has = {"greedy": not is_pronounced(loaded), "language-model": loaded.find("language_model") is not None}
+    chosen = decoder or [key for key in DECODERS if has.get(key, True)]
     result: dict[str, Any] = {
         "scenario": "accuracy",
         "machine": machine(),
@@ -103,6 +105,8 @@ def accuracy(
     for key in chosen:
         if key not in DECODERS:
             raise typer.BadParameter(f"{key!r} is none of {', '.join(DECODERS)}", param_hint="--decoder")
+        if key == "greedy" and not has[key]:
+            raise typer.BadParameter("the best path of this bundle is phonemes, no words", param_hint="--decoder")
         settings = {**DECODERS[key], **({} if key == "greedy" else beam)}
         errors = list(recognise(load(bundle, threads=threads, **settings), utterances, normalise))
         result["decoders"][key] = {**summary(errors), "utterances": [error.counts() for error in errors]}
@@ -111,6 +115,8 @@ def accuracy(
         rate = result["decoders"][key]["rates"]["all"]
         print(f"{key}: WER {rate['wer']:.2f} %, CER {rate['cer']:.2f} %, {rate['utterances']} utterances")
     report.write(output, name, result, report.accuracy_markdown(result))
+    for picture in charts(result):
+        report.write_text(output / f"{name}-reliability.svg", picture)
 
 
 @app.command()
@@ -332,7 +338,7 @@ def decoder(
     scorer: Annotated[Path | None, typer.Option(help="The same as a .scorer, for ds_ctcdecoder.")] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(envvar="ASR_BENCH_PEERS", help="NAME=PYTHON that has it; by default all that this one has."),
+        typer.Option(envvar="ASR_BENCH_PEERS", help="NAME=PYTHON that has it, or library=PATH; by default all here."),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option(help="NAME:key=value,… in place of the tuned ones.")] = None,
     beams: Annotated[str, typer.Option(help="Beam sizes.")] = "10,25,50,100,200,500",

@@ -41,16 +41,25 @@ class Contestant:
     weights: Mapping[str, Any]
     pruning: Mapping[str, Any]
     python: str = sys.executable
+    library: str = ""  # path of one that is a C library
+
+    @property
+    def distribution(self) -> str:
+        """What its worker asks for its version."""
+        return self.library or ("asr-deploy" if self.peer == "ours" else self.peer)
 
     def settings(self, language_model: bool) -> dict[str, Any]:
         """What the decoder is given beside its beam."""
         settings = {**self.pruning, **(self.weights if language_model else {})}
+        if self.library:
+            settings["library"] = self.library
         # Our bonus per word pays for the language model's price of words; the others' belongs to their models.
         return {"beta": 0.0, **settings} if self.peer == "ours" and not language_model else settings
 
     def stated(self, language_model: bool) -> dict[str, Any]:
         """The settings for the result; ours with the defaults, since these change between versions."""
         settings = self.settings(language_model)
+        settings.pop("library", None)  # which is known by its version
         if self.peer == "ours":
             settings = asdict(BeamConfig(**settings))
             del settings["beam_size"], settings["hot_words"]
@@ -58,6 +67,7 @@ class Contestant:
         return {key: str(value) if value in (float("inf"), -float("inf")) else value for key, value in settings.items()}
 
 
+LIBRARY = "library"  # the peer that is named by a path, not by the Python that has it
 _DEEPSPEECH = {"cutoff_prob": 0.9995, "cutoff_top_n": 40}
 _PYCTC = {"token_min_logp": -5.0, "beam_prune_logp": -10.0}
 _FLASHLIGHT = "flashlight.lib.text.decoder"
@@ -88,11 +98,19 @@ KNOWN = (
     Contestant(
         "ctc-beam-decoder", "ctc-beam-decoder", "pyctc", "ctc_beam_decoder", {"alpha": 0.6, "beta": 7.0}, _PYCTC
     ),
+    Contestant(
+        LIBRARY,
+        LIBRARY,
+        "c_library",
+        "ctypes",
+        {"alpha": 1.1, "beta": 3.0},
+        {"token_floor": -7.0, "beam_threshold": 14.0},
+    ),
 )
 
 
 def choose(peers: Sequence[str], changes: Sequence[str], files: Mapping[str, Path]) -> list[Contestant]:
-    """Ours and `peers` (NAME or NAME=PYTHON; by default all that this interpreter can import) with `changes`.
+    """Ours and `peers` (NAME, NAME=PYTHON or library=PATH; by default all that can be imported) with `changes`.
 
     Raises DecoderError for what is not known, and where ds_ctcdecoder is wanted but has no scorer among `files`.
     """
@@ -101,9 +119,9 @@ def choose(peers: Sequence[str], changes: Sequence[str], files: Mapping[str, Pat
     if unable in pythons:
         raise DecoderError(f"{unable} has no language model; give it as --scorer, or leave this peer out.")
     if not peers:
-        found = [known.peer for known in KNOWN if known.peer != unable and _importable(known.package)]
+        found = [known.peer for known in KNOWN if known.peer not in (unable, LIBRARY) and _importable(known.package)]
         pythons |= dict.fromkeys(found, sys.executable)
-    chosen = [replace(known, python=pythons[known.peer]) for known in KNOWN if known.peer in pythons]
+    chosen = [_at(known, pythons[known.peer]) for known in KNOWN if known.peer in pythons]
     for change in changes:
         name, _, values = change.partition(":")
         if name not in (names := [contestant.name for contestant in chosen]):
@@ -129,6 +147,16 @@ def _peer(peer: str) -> tuple[str, str]:
     if name not in known:
         raise DecoderError(f"got the decoder {name!r}; wanted one of {', '.join(known)}.")
     return name, python or sys.executable
+
+
+def _at(contestant: Contestant, place: str) -> Contestant:
+    """By its Python, or its library's path."""
+    if contestant.peer != LIBRARY:
+        return replace(contestant, python=place)
+    path = Path(place)
+    if place == sys.executable or not path.is_file():
+        raise DecoderError(f"got no file of a C library; wanted {LIBRARY}=PATH.")
+    return replace(contestant, library=str(path.resolve()))
 
 
 def _importable(package: str) -> bool:
@@ -180,8 +208,7 @@ class Worker:
     ) -> None:
         self.name, self.emissions, self._patience = contestant.name, str(emissions), patience
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        distribution = "asr-deploy" if contestant.peer == "ours" else contestant.peer
-        command = [contestant.python, str(WORKER), contestant.module, contestant.package, distribution]
+        command = [contestant.python, str(WORKER), contestant.module, contestant.package, contestant.distribution]
         try:
             self._process = subprocess.Popen(
                 command,

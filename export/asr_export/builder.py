@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from asr_export.compact import quantised
+from asr_export.compact import PRODUCT_LEVELS, quantised
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.18, OpenVINO and TensorRT 10.3 and 11 all read it
 IR_VERSION = 8  # the file format that came with opset 17
@@ -137,7 +137,7 @@ class GraphBuilder:
 
         ONNX Runtime makes one node of these five.
         """
-        values, scale = quantised(weight.detach().cpu().numpy(), (0,))
+        values, scale = quantised(weight.detach().cpu().numpy(), (0,), PRODUCT_LEVELS)
         parts = [f"{name}.{part}" for part in ("levels", "scale", "zero")]
         self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], parts, parts[0]))
         matrix = self.store(f"{name}.weight.int8", values.T)

@@ -11,7 +11,7 @@ import typer
 
 from asr_export.cli_deploy import doctor_command, to_tensorrt_command, to_triton_command
 from asr_export.cli_tune import tune_command
-from asr_runtime.errors import AsrError, sentence
+from asr_runtime.errors import AsrError, ExportError, sentence
 
 if TYPE_CHECKING:
     from asr_export.proofs import Figures
@@ -250,15 +250,28 @@ def verify_command(
     against: Annotated[Path, typer.Option(help="Checkpoint that the bundle was made from, or what was imported.")],
     manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
 ) -> None:
-    """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate."""
-    from asr_export.verify import verify
+    """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate.
 
-    for result in verify(bundle, against, manifest):
-        typer.echo(f"{result.file.path} ({result.file.precision}) log_probs: {result.log_probs}")
-        for name, texts in result.texts.items():
-            typer.echo(f"{result.file.path} ({result.file.precision}) {name}: {texts}")
+    Exit codes: 0 all model files passed, 1 one did not, 3 all passed that can run on this machine, and not all can.
+    """
+    from asr_export.engine_proof import NotVerified
+    from asr_export.verify import Verified, table, verify
+
+    results = verify(bundle, against, manifest)
+    typer.echo("\n".join(table(results)))
+    for each in results:
+        if isinstance(each, NotVerified):
+            typer.echo(each)
+            continue
+        for name, texts in each.texts.items():
+            typer.echo(f"{each.file.path} ({each.file.precision}) {name}: {texts}")
             for recording in texts.changed:
                 typer.echo(f"  other text: {recording}")
+    failed = [each for each in results if isinstance(each, Verified) and not each.passed]
+    if failed:
+        raise ExportError(f"{failed[0].file.path} is not what {against} computes: {failed[0].log_probs}.")
+    if any(isinstance(each, NotVerified) for each in results):
+        raise typer.Exit(3)
 
 
 @app.command("inspect")

@@ -17,7 +17,7 @@ def tune_command(
     threads: Annotated[int, typer.Option(help="Threads that decode.", min=1)] = 1,
     force: Annotated[bool, typer.Option("--force", help="Write the settings into the bundle, or replace OUT.")] = False,
 ) -> None:
-    """Find the beam search's alpha and beta for the fewest word errors, and write them into a bundle."""
+    """Find the beam search's alpha and beta for the fewest word errors, and honest confidences, for a bundle."""
     from asr_export.tune import surface, tune
     from asr_runtime.bundle import Bundle, NewFile, update_bundle, write_bundle
     from asr_runtime.errors import ExportError
@@ -36,7 +36,11 @@ def tune_command(
     )
     if picture:
         picture.write_text(surface(tuned), encoding="utf-8")
-    settings = {"alpha": best.alpha, "beta": best.beta, "beam_size": best.beam_size}
+    if made := tuned.calibration:
+        typer.echo(
+            f"confidences: expected calibration error {made.before:.3f}, with scale {made.scale:g} and offset"
+            f" {made.offset:g} {made.after:.3f} (on recordings left out of the fit)"
+        )
     provenance = {"tune": tuned.record(manifest)}
     if out is not None:
         kept = ("role", "path", "engine", "precision", "target")
@@ -45,7 +49,7 @@ def tune_command(
         ]
         write_bundle(out, loaded, files, force=force)
     if out is not None or force:
-        update_bundle(out or bundle, decoder=settings, provenance=provenance)
+        update_bundle(out or bundle, decoder=tuned.settings, provenance=provenance)
         typer.echo(f"written into {out or bundle}")
     else:
         typer.echo(f"nothing is written; --force writes these settings into {bundle}, --out into a new bundle")

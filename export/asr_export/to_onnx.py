@@ -14,7 +14,8 @@ from asr_export.check import add_check, renew_check
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
 from asr_export.pack import card_file, language_model_file
-from asr_export.proofs import Figures, Rounding, Samples, measure_rounding, prove, prove_integers, spoken
+from asr_export.proofs import Figures, Rounding, measure_rounding, prove, prove_integers
+from asr_export.signals import Samples, spoken
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
 from asr_runtime.errors import ExportError

@@ -1,4 +1,4 @@
-"""`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors.
+"""`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors; confidences.
 
 The model runs once over the recordings; its log-probabilities are then decoded with many settings. The search is a
 grid, made finer around its best point three times (a pattern search: Hooke and Jeeves 1961). Error counts are steps,
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from asr_export.calibrate import Calibration, calibrate
+from asr_export.texts import read_texts
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import choose
 from asr_runtime.errors import ExportError
 from asr_runtime.recognizer import beam_search
-from asr_training.data import read_source
-from asr_training.recipe import Data, Source
-from asr_training.text import Alphabet, rate_interval
+from asr_training.text import rate_interval
 
 ALPHAS = (0.3, 0.6, 0.9, 1.2, 1.5)
 BETAS = (-1.0, 0.0, 1.0, 2.0, 3.0)
@@ -62,11 +62,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Tuned:
-    """All points that were tried, the bundle's own first, and the best."""
+    """All points that were tried, the bundle's own first, the best, and what makes its confidences honest."""
 
     points: list[Point]
     best: Point
     interval: tuple[float, float]  # of the best word error rate, 95 %
+    calibration: Calibration | None  # None where there are too few words
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Of the beam search."""
+        best = {"alpha": self.best.alpha, "beta": self.best.beta, "beam_size": self.best.beam_size}
+        return {**best, **(self.calibration.settings if self.calibration else {})}
 
     def record(self, manifest: Path) -> dict[str, Any]:
         """What the bundle's provenance says of it."""
@@ -78,6 +85,7 @@ class Tuned:
             "wer_interval": self.interval,
             "wer_before": self.points[0].wer,
             "settings_tried": len(self.points),
+            **({"confidence": self.calibration.record()} if self.calibration else {}),
         }
 
 
@@ -103,14 +111,16 @@ def tune(bundle: Bundle, manifest: Path, beam_sizes: Sequence[int] = (), threads
     if beam_sizes:
         best = min((tried(best.alpha, best.beta, size) for size in beam_sizes), key=lambda point: point.rank)
     words = [len(text.split()) for text in emissions.texts]
-    return Tuned(list(seen.values()), best, rate_interval(best.word_errors, words))
+    plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}
+    found = {"alpha": best.alpha, "beta": best.beta, "beam_size": best.beam_size}
+    heard = beam_search(bundle, True, {**found, **plain}).decode_batch(emissions.log_probs, threads)
+    calibration = calibrate([hypotheses[0] for hypotheses in heard], emissions.texts)
+    return Tuned(list(seen.values()), best, rate_interval(best.word_errors, words), calibration)
 
 
 def emit(bundle: Bundle, manifest: Path) -> Emissions:
     """Run the bundle's model over the recordings of a manifest or LibriSpeech folder."""
-    alphabet = Alphabet("".join(bundle.tokens))
-    data = Data(train=(), validation=(), alphabet=alphabet.characters)
-    utterances = read_source(Source(str(manifest)), data, alphabet)
+    utterances = read_texts(manifest, bundle)
     engine = choose(bundle, "cpu")
     log_probs = []
     for utterance in utterances:

@@ -11,27 +11,29 @@ from typing import Any
 import numpy as np
 
 from asr_export.compact import PRECISIONS, rounded
-from asr_export.importers.verify import verify_import
+from asr_export.engine_proof import NotVerified, engine_here
+from asr_export.importers.originals import original_of
 from asr_export.proofs import (
     HALF_TOLERANCE,
     INTEGER_TOLERANCE,
     TOLERANCE,
     Figures,
     LogProbs,
-    Samples,
+    Recogniser,
     measure,
     reference,
 )
+from asr_export.signals import Limits, Samples
+from asr_export.texts import read_texts
 from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, BundleFile, update_bundle
-from asr_runtime.engines import Engine, choose
+from asr_runtime.engines import Engine
 from asr_runtime.errors import ExportError
-from asr_runtime.recognizer import beam_search
+from asr_runtime.recognizer import beam_search, is_pronounced
 from asr_training.checkpoint import Checkpoint, load_checkpoint
-from asr_training.data import read_source
-from asr_training.recipe import Data, Source
 from asr_training.text import error_rates, rate_interval
 
+WORSE = 0.01  # relative: what a word error rate may rise by; more fails where it is sure at 95 %
 RECORDINGS = 8  # of the manifest that the log-probabilities are compared on, too
 
 Decode = Callable[[LogProbs], str]
@@ -41,7 +43,8 @@ Decode = Callable[[LogProbs], str]
 class Texts:
     """Texts from the exported model and from PyTorch with its full weights, by one way of decoding.
 
-    Word error rates are shares, with the 95 % interval over resampled utterances (Bisani and Ney 2004).
+    Word error rates are shares, with 95 % intervals over resampled utterances (Bisani and Ney 2004); that of the
+    change is of the two systems' rates on the same utterances.
     """
 
     utterances: int
@@ -49,6 +52,12 @@ class Texts:
     wer: float
     wer_interval: tuple[float, float]
     wer_pytorch: float
+    wer_change: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error rate may be that of PyTorch, or at most `WORSE` above it."""
+        return self.wer_change[0] <= WORSE * self.wer_pytorch
 
     def __str__(self) -> str:
         low, high = self.wer_interval
@@ -65,13 +74,40 @@ class Verified:
     file: BundleFile
     log_probs: Figures
     texts: dict[str, Texts]  # by way of decoding: greedy, beam search
+    device: str = "cpu"
+    engine: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether log-probabilities and texts are those of the original, as far as the precision allows."""
+        return self.log_probs.within_tolerance and all(texts.passed for texts in self.texts.values())
 
     def record(self) -> dict[str, Any]:
         """The figures as they stand in `bundle.json`."""
         return {
-            "log_probs": self.log_probs.record(),
+            "log_probs": {**self.log_probs.record(), "engine": self.engine, "device": self.device},
             **{name: dataclasses.asdict(texts) for name, texts in self.texts.items()},
         }
+
+
+Results = list["Verified | NotVerified"]
+
+
+def table(results: Sequence[Verified | NotVerified]) -> list[str]:
+    """What was measured, for a screen: a line for each model file, and what could not run."""
+    rows: list[tuple[str, ...]] = [("model", "precision", "device", "max", "mean", "alone", "allowed", "")]
+    for each in results:
+        if isinstance(each, Verified):
+            figures = each.log_probs
+            gaps = (figures.max_difference, figures.mean_difference, figures.max_difference_alone, figures.tolerance)
+            verdict = "passed" if each.passed else "FAILED"
+            rows.append(
+                (each.file.path, str(each.file.precision), each.device, *(f"{gap:.1e}" for gap in gaps), verdict)
+            )
+        else:
+            rows.append((each.file.path, str(each.file.precision), "-", "-", "-", "-", "-", "not verified here"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @dataclass(frozen=True)
@@ -83,56 +119,91 @@ class Spoken:
     text: str
 
 
-def verify(path: Path, checkpoint_folder: Path, manifest: Path | None = None) -> list[Verified]:
-    """Compare every ONNX model of the bundle at `path` with the checkpoint; the figures go into the bundle's proofs.
+def verify(path: Path, checkpoint_folder: Path, manifest: Path | None = None) -> Results:
+    """Compare every model file of the bundle at `path` with the checkpoint; the figures go into the bundle's proofs.
 
-    Of an imported bundle the checkpoint is what it was imported from.
+    ONNX models run on the CPU, engines where there is a GPU that they fit. Of an imported bundle the checkpoint is what
+    it was imported from. If one does not pass, the bundle is left as it is.
 
-    Raises ExportError if log-probabilities differ by more than the tolerance (then the bundle is left as it is),
-    BundleError, RecipeError for the checkpoint or manifest, AudioError, EngineError and DecoderError.
+    Raises ExportError, BundleError, RecipeError for the checkpoint or manifest, AudioError, EngineError, DecoderError.
     """
     bundle = Bundle.load(path)
     if "import" in bundle.provenance:
         if manifest is not None:
             raise ExportError(f"{path} is an import, whose texts are not compared; leave --manifest out.")
-        return [Verified(file, figures, {}) for file, figures in verify_import(path, bundle, checkpoint_folder)]
-    checkpoint = load_checkpoint(checkpoint_folder)
-    if list(bundle.tokens) != checkpoint.alphabet.tokens:
-        raise ExportError(f"{path} has other tokens than {checkpoint_folder}; give the checkpoint it was made from.")
-    spoken = read_spoken(manifest, checkpoint) if manifest else []
-    models = [file for file in bundle.files if file.engine == "onnx"]
-    results = [verify_model(bundle, file, checkpoint, spoken) for file in models]
-    for result in results:
-        if not result.log_probs.within_tolerance:
-            raise ExportError(f"{result.file.path} is not what the checkpoint computes: {result.log_probs}.")
-    proofs = {each.file.path: {**bundle.proofs.get(each.file.path, {}), **each.record()} for each in results}
-    update_bundle(path, proofs=proofs)
+        original = original_of(bundle, checkpoint_folder)
+        results = [verify_import(bundle, file, original) for file in models(bundle)]
+    else:
+        checkpoint = load_checkpoint(checkpoint_folder)
+        if list(bundle.tokens) != checkpoint.alphabet.tokens:
+            raise ExportError(
+                f"{path} has other tokens than {checkpoint_folder}; give the checkpoint it was made from."
+            )
+        spoken = read_spoken(manifest, bundle) if manifest else []
+        results = [verify_model(bundle, file, checkpoint, spoken) for file in models(bundle)]
+    measured = [each for each in results if isinstance(each, Verified)]
+    if all(each.passed for each in measured):
+        records = {each.file.path: {**bundle.proofs.get(each.file.path, {}), **each.record()} for each in measured}
+        update_bundle(path, proofs=records)
     return results
 
 
-def read_spoken(manifest: Path, checkpoint: Checkpoint) -> list[Spoken]:
+def models(bundle: Bundle) -> list[BundleFile]:
+    """The bundle's model files."""
+    return [file for file in bundle.files if file.role == "model"]
+
+
+def tolerance(file: BundleFile, device: str) -> float:
+    """What log-probabilities of a model file may differ by; in 8 bits, the best tokens count."""
+    if file.precision == "int8":
+        return INTEGER_TOLERANCE
+    return HALF_TOLERANCE if file.precision == "fp16" or device != "cpu" else TOLERANCE
+
+
+def verify_import(bundle: Bundle, file: BundleFile, original: tuple[Recogniser, str, float]) -> Verified | NotVerified:
+    """One model file of an imported bundle against what it was made from."""
+    model, name, noise = original
+    here = engine_here(bundle, file)
+    if isinstance(here, NotVerified):
+        return here
+    engine, limits = here
+    allowed = tolerance(file, engine.device)
+    figures = measure(engine, model, tolerance=allowed, padding=bundle.padding, noise=noise, limits=limits)
+    return Verified(file, dataclasses.replace(figures, original=name), {}, engine.device, engine.description)
+
+
+def read_spoken(manifest: Path, bundle: Bundle) -> list[Spoken]:
     """The recordings and texts of a manifest or LibriSpeech folder."""
-    source = Source(str(manifest))
-    data = Data(train=(), validation=(source,), alphabet=checkpoint.alphabet.characters)
-    rate = checkpoint.features.sample_rate
-    utterances = read_source(source, data, checkpoint.alphabet)
-    return [Spoken(each.audio.name, read_audio(each.audio, rate), each.text) for each in utterances]
+    utterances = read_texts(manifest, bundle)
+    return [Spoken(each.audio.name, read_audio(each.audio, bundle.sample_rate), each.text) for each in utterances]
 
 
-def verify_model(bundle: Bundle, file: BundleFile, checkpoint: Checkpoint, spoken: Sequence[Spoken]) -> Verified:
+def verify_model(
+    bundle: Bundle, file: BundleFile, checkpoint: Checkpoint, spoken: Sequence[Spoken]
+) -> Verified | NotVerified:
     """One model file on the engine that `asr-run` takes, against PyTorch."""
-    engine = choose(bundle, "cpu", precision=file.precision)
     storages = {name: storage for storage, name in PRECISIONS.items()} | {"fp16": "fp32", "int8": "fp32"}
     if file.precision not in storages:
         raise ExportError(f"{file.path} has the precision {file.precision}, wanted {', '.join(storages)}.")
+    here = engine_here(bundle, file)
+    if isinstance(here, NotVerified):
+        return here
+    engine, limits = here
     model = rounded(checkpoint.model, storages[file.precision])
-    tolerance = {"fp16": HALF_TOLERANCE, "int8": INTEGER_TOLERANCE}.get(str(file.precision), TOLERANCE)
-    figures = measure(engine, model, [each.samples for each in spoken[:RECORDINGS]], tolerance)
-    return Verified(file, figures, compare_texts(bundle, engine, checkpoint, spoken) if spoken else {})
+    recordings = [each.samples for each in spoken[:RECORDINGS]]
+    figures = measure(engine, model, recordings, tolerance(file, engine.device), limits=limits)
+    texts = compare_texts(bundle, engine, checkpoint, spoken, limits) if spoken else {}
+    return Verified(file, figures, texts, engine.device, engine.description)
 
 
-def compare_texts(bundle: Bundle, engine: Engine, checkpoint: Checkpoint, spoken: Sequence[Spoken]) -> dict[str, Texts]:
-    """Texts and error rates of all recordings, greedy and by the bundle's beam search."""
+def compare_texts(
+    bundle: Bundle, engine: Engine, checkpoint: Checkpoint, spoken: Sequence[Spoken], limits: Limits | None
+) -> dict[str, Texts]:
+    """Texts and error rates of all recordings that the engine takes whole, greedy and by the bundle's beam search.
+
+    Of a bundle whose tokens are pronunciations the beam search alone makes words.
+    """
+    spoken = [each for each in spoken if limits is None or len(each.samples) <= limits.longest]
     exported, trained = [], []
     for each in spoken:
         waveform, lengths = each.samples[None], [len(each.samples)]
@@ -143,6 +214,8 @@ def compare_texts(bundle: Bundle, engine: Engine, checkpoint: Checkpoint, spoken
         "greedy": checkpoint.alphabet.greedy,
         "beam_search": lambda log_probs: search.decode(log_probs)[0].text,
     }
+    if is_pronounced(bundle):
+        del ways["greedy"]
     return {
         name: compare([decode(each) for each in exported], [decode(each) for each in trained], spoken)
         for name, decode in ways.items()
@@ -158,11 +231,23 @@ def compare(exported: Sequence[str], trained: Sequence[str], spoken: Sequence[Sp
         wer=error_rates(exported, texts)[0],
         wer_interval=interval(exported, texts),
         wer_pytorch=error_rates(trained, texts)[0],
+        wer_change=change(exported, trained, texts),
     )
 
 
 def interval(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
     """The 95 % interval of the word error rate."""
-    words = [len(reference.split()) for reference in references]
+    return rate_interval(word_errors(hypotheses, references), [len(reference.split()) for reference in references])
+
+
+def change(exported: Sequence[str], trained: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
+    """The 95 % interval of what export adds to the word error rate; negative where it has fewer errors."""
+    more = np.subtract(word_errors(exported, references), word_errors(trained, references))
+    return rate_interval(more, [len(reference.split()) for reference in references])
+
+
+def word_errors(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """The word errors of each utterance."""
     rates = [error_rates([mine], [yours])[0] for mine, yours in zip(hypotheses, references, strict=True)]
-    return rate_interval([rate * max(count, 1) for rate, count in zip(rates, words, strict=True)], words)
+    words = [max(len(reference.split()), 1) for reference in references]
+    return [rate * count for rate, count in zip(rates, words, strict=True)]

@@ -47,6 +47,8 @@ class Options:
     end_of_sentence: bool
     look_ahead: bool
     repeated_spaces: bool
+    confidence_scale: float
+    confidence_offset: float
     n_best: int
 
 def scorer_weights(path: str) -> tuple[float, float] | None:

@@ -46,16 +46,18 @@ def audio_blocks(
     source: AudioSource | RawAudio, sample_rate: int, resampling: Callable[[float], None] | None = None
 ) -> Iterator[Samples]:
     """The same as `read_audio`, in blocks of some seconds; `resampling` is told the seconds that each block took."""
-    if isinstance(source, RawAudio):
-        stream, name = _open(source.source, seekable=False)
+    raw = isinstance(source, RawAudio)
+    stream, name = _open(source.source if isinstance(source, RawAudio) else source, seekable=not raw)
+    try:
         with stream:
-            blocks = raw_blocks(stream, source.format, name)
-            yield from _resampled(blocks, source.format.rate, sample_rate, name, resampling)
-    else:
-        stream, name = _open(source)
-        with stream:
-            _check_whole(stream, name)
-            yield from _resampled(*_decoded(stream, name, sample_rate), sample_rate, name, resampling)
+            if isinstance(source, RawAudio):
+                blocks, rate = raw_blocks(stream, source.format, name), source.format.rate
+            else:
+                _check_whole(stream, name)
+                blocks, rate = _decoded(stream, name, sample_rate)
+            yield from _resampled(blocks, rate, sample_rate, name, resampling)
+    except OSError as error:  # of the disk, or of a seek to where a damaged header points
+        raise AudioError(f"{name}: reading failed ({error.strerror or error}); fetch the file again.") from error
 
 
 def array_audio(samples: ArrayLike, rate: int, sample_rate: int) -> Samples:

@@ -127,6 +127,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "precision": options.precision,
         "batch_size": options.batch_size,
         "batch_seconds": options.max_batch_seconds,
+        "window_seconds": options.window_seconds,
         "greedy": options.greedy,
         "language_model": str(Path(options.lm).absolute()) if options.lm else not options.no_lm,
         **search_settings(options),

@@ -21,6 +21,9 @@ from asr_runtime._decoder import Hypothesis, Word
 from asr_runtime.errors import DecoderError
 from asr_runtime.lexicon import Words, read_lexicon
 
+BLANKS = frozenset(
+    {"<blank>", "<blk>", "<b>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]", "[blank]", "blank", "_"}
+)
 __all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word", "default_config"]
 
 
@@ -38,6 +41,9 @@ class BeamConfig:
     look_ahead: charge a word's best possible unigram while it is being spelled.
     repeated_spaces: a space may come again after a blank, or first, without a word between; False counts only
     alignments that have one space between words.
+    confidence_scale, confidence_offset: confidences become the logistic function of scale * (logarithm of their odds) +
+    offset, which brings those of a model that is too sure of itself near the share of right words; `asr-export tune`
+    finds both. Texts stay as they are.
     n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: word or phrase -> boost, added when it stands in the text (below 0: taken away); they need be
         neither in the lexicon nor in the language model. Part of a boost counts while its phrase is being spelled.
@@ -52,7 +58,9 @@ class BeamConfig:
     unknown_word_penalty: float = -math.inf
     end_of_sentence: bool = True
     look_ahead: bool = True
-    repeated_spaces: bool = True
+    repeated_spaces: bool = False
+    confidence_scale: float = 1.0
+    confidence_offset: float = 0.0
     n_best: int = 1
     hot_words: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,8 +69,8 @@ class BeamConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 1 <= value <= 1_000_000:
                 raise DecoderError(f"got {name} {value!r:.80}, wanted a whole number from 1 to 1000000")
-        for name in ("beam_threshold", "token_floor", "alpha", "beta", "unknown_word_penalty"):
-            if not _is_number(value := getattr(self, name)):
+        for item in fields(self):
+            if item.type == "float" and not _is_number(value := getattr(self, name := item.name)):
                 raise DecoderError(f"got {name} {value!r:.80}, wanted a number")
         for name in ("end_of_sentence", "look_ahead", "repeated_spaces"):
             if not isinstance(value := getattr(self, name), bool):
@@ -76,8 +84,11 @@ class BeamConfig:
             raise DecoderError(f"got token_floor {self.token_floor}, wanted less than 0 (-inf expands every token)")
         if not 0 <= self.alpha < math.inf:
             raise DecoderError(f"got alpha {self.alpha}, wanted a finite number that is not negative")
-        if not math.isfinite(self.beta):
-            raise DecoderError(f"got beta {self.beta}, wanted a finite number")
+        if not 0 < self.confidence_scale < math.inf:
+            raise DecoderError(f"got confidence_scale {self.confidence_scale}, wanted a finite number above 0")
+        for name in ("beta", "confidence_offset"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise DecoderError(f"got {name} {value}, wanted a finite number")
         if self.unknown_word_penalty == math.inf:
             raise DecoderError("got unknown_word_penalty inf, wanted a finite number, or -inf for lexicon words only")
         _phrases(self.hot_words)
@@ -104,8 +115,9 @@ def scorer_weights(language_model: str | os.PathLike[str]) -> tuple[float, float
 class BeamSearchDecoder:
     """Turns log-probabilities [frames, tokens] into texts.
 
-    tokens: what each column stands for; the blank is ``""``, or the column ``blank`` (-1: the last) when no token is
-    empty. Words are separated by the token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
+    tokens: what each column stands for; the blank is ``""``. When no token is empty, it is the column ``blank`` (-1:
+    the last), or without that the only token with a name like ``<blank>`` or ``<pad>``. Words are separated by the
+    token ``" "`` (or ``"|"``), or begin with ``▁``, or go on with ``##``.
     language_model: path of an ARPA file, of any KenLM binary, or of a `.scorer` package of DeepSpeech or Coqui. One
     whose units are the tokens scores tokens.
     lexicon: path of a word list, one word a line, or the words; None takes the words of the language model. Where
@@ -121,14 +133,15 @@ class BeamSearchDecoder:
         *,
         language_model: str | os.PathLike[str] | None = None,
         lexicon: str | os.PathLike[str] | Words | None = None,
-        blank: int = -1,
+        blank: int | None = None,
         config: BeamConfig | None = None,
     ) -> None:
         self.tokens = _check_tokens(tokens)
         self.config = default_config(language_model) if config is None else config
         lm = None if language_model is None else os.fspath(language_model)
         words = None if lexicon is None else read_lexicon(lexicon)
-        self._decoder = _decoder.Decoder(list(self.tokens), blank, lm, words, self.config._options())
+        column = _blank(self.tokens) if blank is None else blank
+        self._decoder = _decoder.Decoder(list(self.tokens), column, lm, words, self.config._options())
         self._decoder.check_hot_words(self._hot(None))
 
     def decode(self, log_probs: npt.ArrayLike, *, hot_words: Mapping[str, float] | None = None) -> list[Hypothesis]:
@@ -220,6 +233,17 @@ def _phrases(hot_words: Mapping[str, float]) -> list[tuple[str, float]]:
             raise DecoderError(f"got the boost {boost!r:.80} for the hot word {phrase!r:.80}, wanted a finite number")
         phrases.append((" ".join(phrase.split()), float(boost)))
     return phrases
+
+
+def _blank(tokens: Sequence[str]) -> int:
+    """Where no column was named: the place of the blank by its name."""
+    named = [place for place, token in enumerate(tokens) if token in BLANKS]
+    if "" not in tokens and len(named) != 1 and len(tokens) > 1:
+        found = (
+            f"{len(named)} tokens of names like <blank>" if named else f"tokens from {tokens[0]!r} to {tokens[-1]!r}"
+        )
+        raise DecoderError(f"got {found:.200}, none of them '', the blank; name its column: blank=N (-1 is the last)")
+    return named[0] if named else -1
 
 
 def _check_tokens(tokens: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from asr_runtime.errors import AsrError, DecoderError
 from asr_runtime.raw import ENCODINGS, RawFormat
 from asr_runtime.recognizer import BATCH_SECONDS, DEFAULT
 from asr_runtime.subtitles import LINE_WIDTH, LINES, Layout
+from asr_runtime.windows import WINDOW_SECONDS
 from asr_runtime.writers import FORMATS, Style
 
 HOT_WORD_BOOST = 4.0  # natural logarithm
@@ -295,6 +296,13 @@ def _run_options(group: argparse._ArgumentGroup) -> None:
         default=BATCH_SECONDS,
         metavar="S",
         help="audio in a batch at most, with its padding (default: %(default)g)",
+    )
+    add(
+        "--window-seconds",
+        type=_positive,
+        default=WINDOW_SECONDS,
+        metavar="S",
+        help="windows that recordings longer than 20 s are cut into (default: %(default)g)",
     )
     add("-v", "--verbose", action=argparse.BooleanOptionalAction, default=False, help="say what took how long")
     add("-q", "--quiet", action="store_true", help="only errors on standard error")

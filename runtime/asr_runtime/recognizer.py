@@ -18,13 +18,13 @@ from asr_runtime.audio import AudioSource, Samples, array_audio, audio_blocks
 from asr_runtime.bundle import Bundle
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis, scorer_weights
 from asr_runtime.engines import Engine
-from asr_runtime.errors import AsrError, BundleError, DecoderError
+from asr_runtime.errors import AsrError, BundleError, DecoderError, EngineError
 from asr_runtime.greedy import GreedyDecoder
 from asr_runtime.lexicon import has_pronunciations
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
 from asr_runtime.raw import RawAudio
 from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
-from asr_runtime.windows import Windows
+from asr_runtime.windows import WHOLE_SECONDS, WINDOW_SECONDS, Windows
 
 # A file, its bytes or an open stream, or samples with their rate in hertz.
 Recording: TypeAlias = "AudioSource | RawAudio | tuple[ArrayLike, int]"
@@ -33,6 +33,7 @@ BUNDLES = Path(__file__).parent / "bundles"  # those that come along
 DEFAULT = "english"
 ENGLISH = BUNDLES / DEFAULT
 BATCH_SECONDS = 120.0  # about 1 MB of memory for each
+SHORTEST_WINDOW, LONGEST_WINDOW = 5.0, 3600.0  # seconds; the overlap is 2 s, and attention's memory grows by squares
 
 
 def load(
@@ -43,6 +44,7 @@ def load(
     threads: int | None = None,
     batch_size: int | None = None,
     batch_seconds: float = BATCH_SECONDS,
+    window_seconds: float = WINDOW_SECONDS,
     greedy: bool = False,
     language_model: bool | str | os.PathLike[str] = True,
     **beam: Any,
@@ -51,8 +53,8 @@ def load(
     `device`.
 
     `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
-    of at most 20 s, by default as many as suit the engine, go through the model together, of no more than
-    `batch_seconds` with their padding.
+    of audio, by default as many as suit the engine, go through the model together, of no more than `batch_seconds` with
+    their padding. Recordings longer than 20 s are cut into windows of `window_seconds`, at least 5.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
     Raises BundleError, EngineError or DecoderError.
@@ -68,6 +70,7 @@ def load(
         batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
+        window_seconds=window_seconds,
     )
 
 
@@ -86,11 +89,15 @@ def _place(path: str | os.PathLike[str] | None) -> Path:
     return packaged
 
 
+def is_pronounced(bundle: Bundle) -> bool:
+    """Whether the bundle's tokens say how words sound, and its lexicon which words those are."""
+    lexicon = bundle.find("lexicon")
+    return lexicon is not None and has_pronunciations(bundle.path(lexicon))
+
+
 def best_path(bundle: Bundle) -> GreedyDecoder:
     """The bundle's best path; of tokens that are pronunciations, each word with hyphens between its tokens."""
-    lexicon = bundle.find("lexicon")
-    pronounced = lexicon is not None and has_pronunciations(bundle.path(lexicon))
-    return GreedyDecoder(bundle.tokens, blank=bundle.blank, joint="-" if pronounced else "")
+    return GreedyDecoder(bundle.tokens, blank=bundle.blank, joint="-" if is_pronounced(bundle) else "")
 
 
 def beam_search(
@@ -129,13 +136,18 @@ class Recognizer:
         batch_size: int = 1,
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
+        window_seconds: float = WINDOW_SECONDS,
     ) -> None:
+        if not SHORTEST_WINDOW <= window_seconds <= LONGEST_WINDOW:
+            raise EngineError(
+                f"got window_seconds {window_seconds}; give {SHORTEST_WINDOW:g} to {LONGEST_WINDOW:g} seconds."
+            )
         self.bundle, self.engine, self.threads = bundle, engine, threads
         self._pipeline: Pipeline[Recording] = Pipeline(
             self._open,
             engine,
             decoder,
-            Windows.of(bundle.frame_seconds, bundle.sample_rate),
+            Windows.of(bundle.frame_seconds, bundle.sample_rate, window_seconds, whole=WHOLE_SECONDS),
             batch_size=batch_size,
             batch_samples=round(batch_seconds * bundle.sample_rate),
             threads=threads,
@@ -217,7 +229,9 @@ class Recognizer:
         def seconds(frame: int) -> float:
             return round(min(frame * self.bundle.frame_seconds, duration), 3)
 
-        return tuple(Word(sys.intern(word.text), seconds(word.start), seconds(word.end), word.confidence) for word in best.words)
+        return tuple(
+            Word(sys.intern(word.text), seconds(word.start), seconds(word.end), word.confidence) for word in best.words
+        )
 
 
 def _alternative(hypothesis: Hypothesis) -> Alternative:

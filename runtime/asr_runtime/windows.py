@@ -14,10 +14,11 @@ from asr_runtime.errors import BundleError
 
 LogProbs: TypeAlias = NDArray[np.float32]
 
-# Models hear utterances of up to some 17 s in training and get worse on much longer ones: of 15 to 30 s, and the whole,
-# windows of about this length had the fewest errors.
-WINDOW_SECONDS = 20.0
-OVERLAP_SECONDS = 4.0
+# Models hear utterances of up to some 17 s in training and get worse on much longer ones. What is a little longer goes
+# through whole; of windows of 10 to 30 s, and the whole, these had the fewest errors: docs/runtime.md has figures.
+WHOLE_SECONDS = 20.0
+WINDOW_SECONDS = 10.0
+OVERLAP_SECONDS = 2.0
 AGREEMENT_FRAMES = 9  # over so many frames around a seam both windows should say the same
 
 
@@ -25,12 +26,14 @@ AGREEMENT_FRAMES = 9  # over so many frames around a seam both windows should sa
 class Windows:
     """Windows of `length` samples, each beginning `length - overlap` behind the one before; `frame` samples a frame.
 
-    Both lengths are whole frames, so that the frames of all windows lie on one grid.
+    Both lengths are whole frames, so that the frames of all windows lie on one grid. A recording of at most `whole`
+    samples is one window.
     """
 
     length: int
     overlap: int
     frame: int
+    whole: int = 0
 
     @classmethod
     def of(
@@ -39,6 +42,7 @@ class Windows:
         sample_rate: int,
         seconds: float = WINDOW_SECONDS,
         overlap: float = OVERLAP_SECONDS,
+        whole: float = 0.0,
     ) -> Windows:
         """Windows of about so many seconds for a model with such frames."""
         frame = round(frame_seconds * sample_rate)
@@ -47,17 +51,20 @@ class Windows:
                 f"a frame of {frame_seconds} s is no whole number of samples at {sample_rate} hertz; "
                 "export the bundle again."
             )
-        return cls(round(seconds / frame_seconds) * frame, round(overlap / frame_seconds) * frame, frame)
+        length, shared, most = (round(value / frame_seconds) * frame for value in (seconds, overlap, whole))
+        return cls(length, shared, frame, most)
 
     def cut(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """The windows of a recording that comes in blocks; the last is shorter, but longer than the overlap."""
         held: list[Samples] = []
         count = 0
+        most = max(self.whole, self.length)
         for block in blocks:
             held.append(block)
             count += len(block)
-            if count <= self.length:
+            if count <= most:
                 continue
+            most = self.length  # it is a long one
             samples = np.concatenate(held)
             while len(samples) > self.length:
                 yield samples[: self.length]

@@ -187,6 +187,8 @@ NB_MODULE(_decoder, m) {
       .def_rw("end_of_sentence", &asr::Options::end_of_sentence)
       .def_rw("look_ahead", &asr::Options::look_ahead)
       .def_rw("repeated_spaces", &asr::Options::repeated_spaces)
+      .def_rw("confidence_scale", &asr::Options::confidence_scale)
+      .def_rw("confidence_offset", &asr::Options::confidence_offset)
       .def_rw("n_best", &asr::Options::n_best);
   nb::class_<asr::Decoder>(m, "Decoder")
       .def("__init__", make_decoder, "tokens"_a, "blank"_a, "language_model"_a.none(), "lexicon"_a.none(), "options"_a)

@@ -6,6 +6,8 @@
 #include <functional>
 #include <limits>
 
+#include "futures.h"
+
 namespace asr {
 namespace {
 
@@ -28,23 +30,7 @@ inline float fast_exp(float x) {
   return power * factor;
 }
 
-uint64_t mix(uint64_t hash, uint64_t value) {
-  hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
-  return hash ^ (hash >> 29);
-}
-
-uint64_t state_hash(const LanguageModel::State& state) {
-  uint64_t hash = mix(0x8445D61A4E774912u, state.length);
-  for (unsigned i = 0; i < state.length; ++i) hash = mix(hash, state.words[i]);
-  return hash;
-}
-
 uint32_t lowest_bit(uint32_t bits) { return static_cast<uint32_t>(__builtin_ctz(bits)); }
-
-// An unknown spelling goes on alike whatever it was; everything else lies in token, lexicon and language model.
-uint64_t future_of(uint32_t token, uint32_t trie, uint64_t state, uint32_t hot) {
-  return mix(state ^ (uint64_t{hot} << 40), (uint64_t{token} << 32) | trie);
-}
 
 }  // namespace
 
@@ -264,44 +250,6 @@ void PrefixBeamSearch::expand_other(uint32_t i, uint32_t token, double mass, dou
   if (has_living_child(i, token)) return;
   Step step{slot.trie, kNone, kNone, slot.hot, kNone, 1.0, 0.0};
   if (follow(i, token, &step)) expand_step(i, token, step, mass, cut);
-}
-
-// One prefix for every word that sounds so. Of those that go on alike, as they all do without a language model, one
-// stands for all where such prefixes are merged: they would arrive in every frame anew.
-void PrefixBeamSearch::expand_homophones(uint32_t i, uint32_t token, double mass, double* cut) {
-  const Slot& slot = beam_[i];
-  words_at(slot.trie, slot.hot, &words_);
-  if (words_.size() == 1 && has_living_child(i, token, words_[0])) return;
-  homophones_.clear();
-  for (const uint32_t word : words_) {
-    Homophone homophone{{slot.trie, word, kNone, slot.hot, kNone, 1.0, 0.0}, 0, 1.0, 1.0};
-    Step& step = homophone.step;
-    if (!follow(i, token, &step)) continue;
-    const uint64_t state = step.new_state == kNone ? slot.state : state_hash(new_states_[step.new_state]);
-    homophone.future = future_of(token, step.trie, state, step.hot);
-    homophone.plain = step.edge * std::exp(-step.hot_gain);
-    if (merges_futures_) join(&homophone);
-    homophones_.push_back(homophone);
-  }
-  for (const Homophone& homophone : homophones_) {
-    if (homophone.merged == 0.0 || has_living_child(i, token, homophone.step.closed_word)) continue;
-    Candidate* candidate = expand_step(i, token, homophone.step, mass, cut);
-    if (candidate == nullptr) continue;
-    candidate->merged *= static_cast<float>(homophone.merged);
-    candidate->trust = static_cast<float>(1.0 / homophone.merged);
-  }
-}
-
-// Lets the heavier stand for both where one of the others goes on like this one.
-void PrefixBeamSearch::join(Homophone* homophone) {
-  for (Homophone& other : homophones_) {
-    if (other.merged == 0.0 || other.future != homophone->future) continue;
-    const bool first = other.step.edge >= homophone->step.edge;
-    Homophone &heavier = first ? other : *homophone, &lighter = first ? *homophone : other;
-    heavier.merged += lighter.merged * lighter.plain / heavier.plain;
-    lighter.merged = 0.0;
-    return;
-  }
 }
 
 PrefixBeamSearch::Candidate* PrefixBeamSearch::expand_step(uint32_t i, uint32_t token, const Step& step, double mass,

@@ -22,7 +22,9 @@ struct Options {
   double unknown_word_penalty = 0.0;  // -inf: words of the lexicon only
   bool end_of_sentence = true;
   bool look_ahead = true;
-  bool repeated_spaces = true;  // a space may come again after a blank, without a word between
+  bool repeated_spaces = false;    // a space may come again after a blank, without a word between
+  double confidence_scale = 1.0;   // of the logarithm of a confidence's odds,
+  double confidence_offset = 0.0;  // and what is added to it
   uint32_t n_best = 1;
 };
 

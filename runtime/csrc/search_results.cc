@@ -18,6 +18,17 @@ void put_in_order(std::vector<WordResult>* words) {
   }
 }
 
+// Shares nearer to 0 or 1 say no more than this: merging counts no smaller rivals.
+constexpr double kLeastShare = 0.002;
+
+// A share of the weight as a confidence, by a line through the logarithms of the odds (Platt 1999).
+double confidence_of(double share, const Options& options) {
+  const double scale = options.confidence_scale, offset = options.confidence_offset;
+  if (scale == 1.0 && offset == 0.0) return std::clamp(share, 0.0, 1.0);
+  const double bounded = std::clamp(share, kLeastShare, 1.0 - kLeastShare);
+  return 1.0 / (1.0 + std::exp(-scale * std::log(bounded / (1.0 - bounded)) - offset));
+}
+
 // What is left where every weight underflowed to 0: no words, at probability 0.
 Result impossible() {
   Result result;
@@ -77,38 +88,6 @@ uint32_t PrefixBeamSearch::word_at(uint32_t trie, uint32_t hot) const {
   if (in_lexicon) return (*model_.lexicon)[trie].word;
   if (hot_words_ && !hot_words_->endings(hot).empty()) return kUnknownHot;
   return model_.open ? kUnknown : kNone;
-}
-
-// All words that it may be: several where words are pronounced, in the order of the lexicon, then hot words.
-void PrefixBeamSearch::words_at(uint32_t trie, uint32_t hot, std::vector<uint32_t>* words) const {
-  words->clear();
-  if (!model_.pronunciations) {
-    const uint32_t word = word_at(trie, hot);
-    if (word != kNone) words->push_back(word);
-    return;
-  }
-  const uint32_t sound = trie == kOpen ? Lexicon::kNone : (*model_.lexicon)[trie].word;
-  if (sound != Lexicon::kNone) {
-    const auto same = model_.pronunciations->homophones(sound);
-    words->assign(same.begin(), same.end());
-  }
-  if (!hot_words_) return;
-  for (const HotWords::Ending& ending : hot_words_->endings(hot)) {
-    if (std::find(words->begin(), words->end(), ending.word) == words->end()) words->push_back(ending.word);
-  }
-}
-
-// A closed word's index in the language model; 0 is the unknown word.
-uint32_t PrefixBeamSearch::lm_index(uint32_t word) const {
-  if (!model_.pronunciations) return word >= kUnknownHot && word != kNone ? 0 : word;
-  const size_t known = model_.word_units.size();
-  return word < known ? model_.word_units[word] : hot_words_->word(word - static_cast<uint32_t>(known)).unit;
-}
-
-// How a pronounced word is written.
-const std::string& PrefixBeamSearch::text_of(uint32_t word) const {
-  const size_t known = model_.pronunciations->word_count();
-  return word < known ? model_.pronunciations->word(word) : hot_words_->word(word - static_cast<uint32_t>(known)).text;
 }
 
 // Living prefixes as whole texts, best first: "a b" and "a b " are the same text and add up.
@@ -282,9 +261,11 @@ void PrefixBeamSearch::set_confidences(const std::vector<Final>& all, const Fina
   size_t word = 0;
   for (const uint32_t node : path_to(end, false)) {
     if (nodes_[node].closed_word == kNone || word == result->words.size()) continue;
-    result->words[word++].confidence = nodes_[node].trust * (1.0 - against[nodes_[node].depth] / total);
+    const double share = nodes_[node].trust * (1.0 - against[nodes_[node].depth] / total);
+    result->words[word++].confidence = confidence_of(share, model_.options);
   }
-  if (word < result->words.size()) result->words[word].confidence = std::max(0.0, 1.0 - against_last / total);
+  if (word < result->words.size())
+    result->words[word].confidence = confidence_of(1.0 - against_last / total, model_.options);
 }
 
 }  // namespace asr

@@ -1,6 +1,7 @@
 """Error rates against counts by hand, intervals and reliability against their definitions, and the command itself."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from asr_bench.manifest import Utterance, normalise, read_manifest
 from asr_bench.scenarios.accuracy import align, count_errors, rate, reliability, summary
+from asr_export.pack import add_lexicon
 from asr_runtime import Transcript, Word
 from asr_runtime.errors import RecipeError
 
@@ -196,3 +198,17 @@ def test_an_unknown_normaliser_is_refused(bench: Bench, tone_bundle: Path, manif
     done = bench("accuracy", tone_bundle, manifest, "--normaliser", "french")
     assert done.returncode == 2
     assert "none of plain, english" in " ".join(done.stderr.split())
+
+
+def test_a_bundle_of_phonemes_is_measured_by_its_words(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
+    words = sorted({word for line in manifest.read_text().splitlines() for word in json.loads(line)["text"].split()})
+    bundle, lexicon = manifest.parent / "spoken", manifest.parent / "lexicon.txt"
+    lexicon.write_text("".join(f"{word.upper()}\t{' '.join(word)}\n" for word in words))
+    shutil.copytree(tone_bundle, bundle)
+    add_lexicon(bundle, lexicon)
+    done = bench("accuracy", bundle, manifest, "--output", manifest.parent / "results")
+    assert done.returncode == 0, done.stderr
+    assert "beam: WER" in done.stdout and "greedy" not in done.stdout
+    done = bench("accuracy", bundle, manifest, "--decoder", "greedy")
+    assert done.returncode == 2
+    assert "the best path of this bundle is phonemes" in " ".join(done.stderr.split())

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,39 @@ def test_a_process_gives_what_the_decoder_gives(clear: Path, arpa: Path, words: 
     assert process.loaded["python"] == sys.version.split()[0]
 
 
+BEST_PATH = """
+#include <stdlib.h>
+static const char kTokens[] = " abcdefghijklmnopqrstuvwxyz'";
+void *pr_load(const char *lm, const char **words, int count) { return malloc(1); }
+int pr_decode(void *decoder, const float *x, int frames, int tokens, int beam, float alpha, float beta, float floor,
+              float threshold, int look_ahead, char *text, int capacity) {
+  int length = 0, last = tokens - 1;
+  for (int t = 0; t < frames; ++t) {
+    int best = 0;
+    for (int k = 1; k < tokens; ++k) best = x[t * tokens + k] > x[t * tokens + best] ? k : best;
+    if (best != last && best != tokens - 1 && length < capacity - 1) text[length++] = kTokens[best];
+    last = best;
+  }
+  text[length] = 0;
+  return length;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_c_library_is_a_peer_by_its_path(clear: Path, arpa: Path, words: Path, tmp_path: Path) -> None:
+    (tmp_path / "best.c").write_text(BEST_PATH)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "best.so", tmp_path / "best.c"], check=True)
+    chosen = choose([f"library={tmp_path / 'best.so'}"], ["library:alpha=0.5"], {})
+    assert [one.name for one in chosen] == ["ours", "ours tight", "library"]
+    assert "library" not in chosen[-1].stated(True) and chosen[-1].stated(True)["alpha"] == 0.5
+    with closing(Worker(chosen[-1], ENGLISH, {"lm": arpa, "words": words}, clear, 10)) as process:
+        assert process.decode(10, [[0], [1]])["texts"] == ["cat", "cut cat"]
+        assert process.loaded["version"].startswith("sha256 ")
+    with pytest.raises(DecoderFailed, match="needs a language model"):
+        Worker(chosen[-1], ENGLISH, {}, clear, 10)
+
+
 def test_an_error_in_a_process_is_one_sentence(
     clear: Path, arpa: Path, words: Path, tmp_path: Path, one_sentence: Callable[[str], None]
 ) -> None:
@@ -327,6 +361,7 @@ def test_a_decoder_that_refuses_all_is_told(tmp_path: Path, one_sentence: Callab
         (["--emissions", "E", "--lm", "absent.lm", "--words", "E"], "absent.lm"),
         (["--emissions", "E", "--lm", "E", "--words", "E", "--peer", "ours"], "ours: "),
         (["--emissions", "E", "--peer", "kaldi"], "'kaldi'"),
+        (["--emissions", "E", "--peer", "library"], "library=PATH"),
         (["--emissions", "E", "--peer", "ours=absent-python"], "absent-python"),
         (["--emissions", "E", "--peer", f"pyctcdecode={sys.executable}-none"], "cannot be run"),
         (["--emissions", "E", "--lm", "E", "--words", "E", "--peer", "ds_ctcdecoder"], "--scorer"),

@@ -121,6 +121,19 @@ def test_pocketsphinx_and_torch_beside(
     assert "eager" in points[2]["device_used"]
 
 
+def test_a_plain_loop_beside(bench: Bench, tone_bundle: Path, manifest: Path, tmp_path: Path) -> None:
+    options = ["--threads", 1, "--threads", 2, "--batch-size", 2, "--rounds", 1, "--output", tmp_path]
+    done = bench("throughput", tone_bundle, manifest, *options, "--peer", f"plain-loop={tone_bundle}")
+    points = result(done, tmp_path / "throughput.json")["points"]
+    assert [(point["key"]["system"], point["key"]["threads"]) for point in points] == [
+        ("asr_runtime", 1),
+        ("asr_runtime", 2),
+        ("plain-loop", 1),
+        ("plain-loop", 2),
+    ]
+    assert all(point["rates"] == points[0]["rates"] for point in points)  # the same model hears the same
+
+
 @pytest.fixture
 def nemo_model(tmp_path: Path) -> Path:
     """A CTC model in NeMo's format that hears "ca" in everything, with the files that both readers of it want."""

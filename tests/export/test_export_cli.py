@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from asr_export.cli import main
-from asr_export.proofs import speech_like
+from asr_export.signals import speech_like
 from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 
 ARPA = """\\data\\

@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_export.proofs import Session, padded, reference, speech_like
+from asr_export.proofs import Session, reference
+from asr_export.signals import padded, speech_like
 from asr_training.model import AcousticModel
 from asr_training.recipe import CRNN, ConvolutionAttention, Features, Model
 

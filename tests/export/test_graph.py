@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_export.proofs import Session, prove, speech_like
+from asr_export.proofs import Session, prove
+from asr_export.signals import speech_like
 from asr_training.model import AcousticModel
 from asr_training.recipe import CRNN, ConvolutionAttention, Features, Model
 

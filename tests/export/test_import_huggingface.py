@@ -13,7 +13,7 @@ import torch
 
 import asr_runtime
 from asr_export.cli import main
-from asr_export.proofs import padded, speech_like
+from asr_export.signals import padded, speech_like
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import choose
 

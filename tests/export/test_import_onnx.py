@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,10 +16,12 @@ import onnx
 import pytest
 import soundfile
 import torch
+from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import asr_runtime
+import asr_runtime.verify
 from asr_export.cli import main
 from asr_export.importers.nemo_front_end import NemoFrontEnd, settings
 from asr_runtime.bundle import Bundle
@@ -177,6 +180,26 @@ def test_a_folder_of_onnx_asr_becomes_a_bundle_that_says_where_it_came_from(bund
     assert 0 < figures["max_difference"] <= figures["tolerance"]
     assert figures["original"] == "the ONNX file"
     assert figures["padding"] is True
+
+
+def test_a_file_in_8_bits_is_judged_by_its_best_tokens(
+    onnx_asr_folder: Path, tmp_path: Path, recordings: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(onnx_asr_folder, folder)
+    quantize_dynamic(folder / "model.onnx", folder / "model.int8.onnx")
+    assert call("import-onnx", str(folder / "model.int8.onnx"), str(tmp_path / "b")) == 0
+    assert "of frames have another best token" in capsys.readouterr().out
+    bundle = Bundle.load(tmp_path / "b")
+    assert [file.precision for file in bundle.files if file.role == "model"] == ["int8"]
+    assert not bundle.padding  # what neighbours change cannot be told from rounding
+    assert bundle.proofs["model.onnx"]["log_probs"]["frames_changed"] <= 0.1
+    recognizer = asr_runtime.load(tmp_path / "b", greedy=True)
+    assert {text: recognizer.transcribe(path).text for text, path in recordings.items()} == {t: t for t in SENTENCES}
+    assert call("verify", str(tmp_path / "b"), "--against", str(folder / "model.int8.onnx")) == 0
+    (outcome,) = asr_runtime.verify.verify(bundle)
+    assert outcome.passed
+    assert outcome.tolerance is None
 
 
 def test_verify_measures_again(onnx_asr_folder: Path, bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from asr_export.cli import main
 from asr_export.importers.packing import Imported
 from asr_export.importers.seed import import_seed
-from asr_export.proofs import speech_like
-from asr_export.verify import verify
+from asr_export.signals import speech_like
+from asr_export.verify import Verified, verify
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import choose
 from asr_runtime.errors import ExportError
@@ -134,12 +134,14 @@ def test_verify_measures_again_and_refuses_the_other_recurrence(weights: Path, t
     path = tmp_path / "bundle"
     import_seed(weights, path, "published", Imported())
     (result,) = verify(path, weights)
-    assert result.log_probs.within_tolerance
+    assert isinstance(result, Verified)
+    assert result.passed
     stored = json.loads((path / "bundle.json").read_text())
     stored["provenance"]["import"]["recurrence"] = "time"
     (path / "bundle.json").write_text(json.dumps(stored))
-    with pytest.raises(ExportError, match=r"model.onnx is not what .*weights.pth computes"):
-        verify(path, weights)
+    (other,) = verify(path, weights)
+    assert isinstance(other, Verified)
+    assert not other.passed
     with pytest.raises(ExportError, match="leave --manifest out"):
         verify(path, weights, tmp_path / "manifest.jsonl")
     stored["provenance"]["import"] = {"kind": "else"}

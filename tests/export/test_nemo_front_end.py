@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from asr_export.builder import GraphBuilder
 from asr_export.importers.nemo_front_end import NemoFrontEnd, nemo_features, settings
-from asr_export.proofs import padded
+from asr_export.signals import padded
 from asr_runtime.audio import read_audio
 
 LENGTHS = [16_000, 52_345, 8_161, 800, 485]

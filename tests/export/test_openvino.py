@@ -11,7 +11,8 @@ import pytest
 
 from asr_export.compact import rounded
 from asr_export.graph import author
-from asr_export.proofs import Session, padded, speech_like
+from asr_export.proofs import Session
+from asr_export.signals import padded, speech_like
 from asr_training.model import AcousticModel
 from asr_training.recipe import CRNN, ConvolutionAttention, Model
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from asr_export import crnn
+from asr_export import crnn, proofs
 from asr_export.graph import author
-from asr_export.proofs import Session, batches, measure, padded, prove, speech_like
+from asr_export.proofs import Session, measure, prove
+from asr_export.signals import batches, padded, speech_like
 from asr_runtime.errors import ExportError
 from asr_training.model import AcousticModel, Stem
 from asr_training.recipe import CRNN, ConvolutionAttention, Model
@@ -151,7 +152,7 @@ def test_a_later_item_that_is_not_a_number_alone_is_noticed(authored: Author) ->
 
 def test_signals_are_the_same_each_time_and_padding_is_loud(authored: Author) -> None:
     model, _ = authored(SMALL_CONVOLUTION_ATTENTION)
-    first, second = (list(batches(model, [])) for _ in range(2))
+    first, second = (list(batches(model.config, [])) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
     batch = padded(first[0])
@@ -207,3 +208,13 @@ def test_faults_of_such_a_model_are_refused_all_the_same(authored: Author, fault
     fault(graph)
     with pytest.raises(ExportError, match="failed its proof"):
         prove(graph, model)
+
+
+def test_a_graph_beyond_what_one_file_holds_is_refused_in_one_sentence(
+    authored: Author, monkeypatch: pytest.MonkeyPatch, one_sentence: Callable[[str], None]
+) -> None:
+    model, graph = authored(SMALL_CRNN)
+    monkeypatch.setattr(proofs, "LARGEST_FILE", 1000)
+    with pytest.raises(ExportError, match="2 GiB, which is all that one ONNX file holds") as caught:
+        prove(graph, model)
+    one_sentence(str(caught.value))

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 
 from asr_export.compact import rounded
 from asr_export.graph import author
-from asr_export.proofs import Session, padded, prove, speech_like
+from asr_export.proofs import Session, prove
 from asr_export.scan import with_scans
+from asr_export.signals import padded, speech_like
 from asr_training.model import AcousticModel
 from asr_training.recipe import CRNN, ConvolutionAttention
 

@@ -1,9 +1,11 @@
 """Audio: every container, rate and channel layout gives the same sound; every broken file one AudioError sentence."""
 
+import errno
 import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from asr_runtime.audio import array_audio, audio_blocks, read_audio
 from asr_runtime.errors import AudioError
+from asr_runtime.raw import RawAudio, RawFormat
 
 RATE = 16000
 
@@ -222,3 +225,15 @@ def test_a_damaged_file_is_refused_or_read(data: st.DataObject, format: str) -> 
     else:
         assert samples.dtype == np.float32
         assert np.isfinite(samples).all()
+
+
+class FailingDisk(io.BytesIO):
+    """A file on a disk that gives nothing more."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("wrap", [lambda disk: disk, lambda disk: RawAudio(disk, RawFormat("s16le", RATE))])
+def test_a_disk_that_fails_is_an_error_of_its_recording(wrap: Callable[[FailingDisk], object]) -> None:
+    refused(wrap(FailingDisk(b"RIFF" + bytes(100))), "reading failed", "Input/output error")

@@ -14,7 +14,7 @@ from asr_runtime.errors import DecoderError
 
 TOKENS = ["a", "b", " ", ""]
 WORDS = ["a", "ab", "ba"]
-ALL = {"beam_size": 100_000, "beam_threshold": math.inf, "token_floor": -math.inf, "beta": 0.3}
+ALL = {"beam_size": 100_000, "beam_threshold": math.inf, "token_floor": -math.inf, "repeated_spaces": True, "beta": 0.3}
 
 
 def rows(cells: list[list[float]]) -> np.ndarray:

@@ -120,6 +120,8 @@ def test_unknown_words_are_spelled_when_they_are_allowed() -> None:
         {"end_of_sentence": "no"},
         {"look_ahead": 7},
         {"repeated_spaces": None},
+        {"confidence_scale": 0.0},
+        {"confidence_offset": math.nan},
         {"hot_words": 3},
         {"hot_words": "cat"},
         {"hot_words": None},
@@ -155,7 +157,14 @@ def test_impossible_tokens_are_refused(tokens: list[str], blank: int, sentence: 
 def test_the_blank_is_the_empty_token_or_the_given_column() -> None:
     assert BeamSearchDecoder(["", "a", "b"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
     assert BeamSearchDecoder(["_", "a", "b"], blank=0).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
-    assert BeamSearchDecoder(["a", "b", "_"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "b"
+    assert BeamSearchDecoder(["<pad>", "a", "b"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
+    assert BeamSearchDecoder(["a", "b", "c"], blank=-1).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "b"
+
+
+@pytest.mark.parametrize("tokens", [["a", "b"], ["<pad>", "a", "<blank>"]])
+def test_no_column_is_taken_for_the_blank_in_silence(tokens: list[str]) -> None:
+    with pytest.raises(DecoderError, match=r"none of them '', the blank; name its column: blank=N"):
+        BeamSearchDecoder(tokens)
 
 
 def test_lexicon_faults_are_named(tmp_path: Path) -> None:

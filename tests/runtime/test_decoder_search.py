@@ -17,7 +17,7 @@ from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 TOKENS = ["a", "b", " ", ""]
 WORDS = ["a", "b", "ab", "ba", "aab"]
 LN10 = math.log(10)
-ALL = {"beam_size": 100_000, "beam_threshold": math.inf, "token_floor": -math.inf}
+ALL = {"beam_size": 100_000, "beam_threshold": math.inf, "token_floor": -math.inf, "repeated_spaces": True}
 
 ARPA = """\\data\\
 ngram 1=8

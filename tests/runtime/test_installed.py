@@ -81,6 +81,18 @@ def test_it_recognises_speech_without_torch(
     assert (done.returncode, done.stdout) == (0, "cat\n"), done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not tell what a process has mapped")
+def test_onnxruntime_for_c_programs_is_not_loaded(lonely_python: Path, tone_bundle: Path) -> None:
+    """The wheel has the engine twice; docs/runtime.md says that the second, 35 MB, may be deleted."""
+    code = (
+        "import sys, numpy, asr_runtime\n"
+        "asr_runtime.load(sys.argv[1]).transcribe(numpy.zeros(16000, numpy.float32), 16000)\n"
+        "print('onnxruntime' in (maps := open('/proc/self/maps').read()), 'libonnxruntime.so' in maps)"
+    )
+    command = [str(lonely_python), "-I", "-c", code, str(tone_bundle)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
+
+
 def test_nothing_heavy_can_be_imported(lonely_python: Path) -> None:
     code = f"import importlib.util as u; print([name for name in {sorted(HEAVY)} if u.find_spec(name)])"
     done = subprocess.run([str(lonely_python), "-I", "-c", code], capture_output=True, text=True, check=True)

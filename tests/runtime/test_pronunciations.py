@@ -18,7 +18,7 @@ TOKENS = ["T", "UW", "AH", " ", ""]
 LEXICON = {"two": ["T UW"], "to": ["T UW", "T"], "too": ["T UW"], "uh": "AH", "ah": ["AH", "AH UW"], "oot": "UW T"}
 SAID = {word: [sounds] if isinstance(sounds, str) else list(sounds) for word, sounds in LEXICON.items()}
 LN10 = math.log(10)
-ALL = {"beam_size": 100_000, "beam_threshold": math.inf, "token_floor": -math.inf}
+ALL = {"beam_size": 100_000, "beam_threshold": math.inf, "token_floor": -math.inf, "repeated_spaces": True}
 
 ARPA = """\\data\\
 ngram 1=8

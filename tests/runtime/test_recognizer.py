@@ -14,9 +14,8 @@ import pytest
 import soundfile
 
 import asr_runtime
-from asr_runtime import AudioError, BundleError, DecoderError, RawAudio, RawFormat, Recognizer, Transcript
+from asr_runtime import AudioError, BundleError, DecoderError, EngineError, RawAudio, RawFormat, Recognizer, Transcript
 from asr_runtime.bundle import NewFile, update_bundle
-from asr_runtime.windows import Windows
 
 Spell = Callable[[str], np.ndarray]
 
@@ -242,18 +241,16 @@ sys.exit(os.waitpid(child, 0)[1])
     assert subprocess.run(command, timeout=60).returncode == 0
 
 
-def test_times_in_windows_are_those_of_the_whole(
-    tone_bundle: Path, spell: Spell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_in_windows_are_those_of_the_whole(tone_bundle: Path, spell: Spell) -> None:
     random = np.random.default_rng(1)
     samples = spell(" ".join("".join(random.choice(list("abcdefgh"), 5)) for _ in range(100)))
 
-    def heard(frames: int) -> list[tuple[str, float, float]]:
-        windows = Windows(frames * 640, 25 * 640, 640)
-        monkeypatch.setattr("asr_runtime.recognizer.Windows.of", lambda *_: windows)
-        transcript = asr_runtime.load(tone_bundle, threads=2, batch_size=3).transcribe(samples, 16000)
-        return [(word.word, word.start, word.end) for word in transcript.words]
+    def heard(window_seconds: float) -> list[tuple[str, float, float]]:
+        recognizer = asr_runtime.load(tone_bundle, threads=2, batch_size=3, window_seconds=window_seconds)
+        return [(word.word, word.start, word.end) for word in recognizer.transcribe(samples, 16000).words]
 
-    whole = heard(25_000)
+    whole = heard(3600)
     assert len(whole) == 100
-    assert heard(75) == whole
+    assert heard(5) == heard(10) == whole
+    with pytest.raises(EngineError, match="got window_seconds 2; give 5 to 3600 seconds"):
+        heard(2)

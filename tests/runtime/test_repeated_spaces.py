@@ -39,12 +39,13 @@ def test_equals_brute_force(rows: list[list[float]]) -> None:
     assert found == pytest.approx(texts_with_single_spaces(log_probs), abs=2e-4)
 
 
-def test_the_default_takes_spaces_for_pauses() -> None:
+def test_spaces_are_pauses_where_they_may_repeat() -> None:
     log_probs = np.full((5, 4), -20.0, dtype=np.float32)
     log_probs[range(5), [0, 2, 3, 2, 1]] = 0.0  # a, space, blank, space, b
-    default, strict = (
+    lenient, strict = (
         BeamSearchDecoder(TOKENS, lexicon=WORDS, config=BeamConfig(repeated_spaces=repeated))
         for repeated in (True, False)
     )
-    assert default.decode(log_probs)[0].score == pytest.approx(2 * default.config.beta, abs=1e-3)
+    assert strict.config == BeamConfig()
+    assert lenient.decode(log_probs)[0].score == pytest.approx(2 * lenient.config.beta, abs=1e-3)
     assert strict.decode(log_probs)[0].score < -15

@@ -36,6 +36,15 @@ def test_windows_cover_everything_and_come_back_together(
     np.testing.assert_array_equal(stitched, two_tokens(signal))
 
 
+def test_a_recording_a_little_longer_than_a_window_stays_whole() -> None:
+    windows = Windows(length=100, overlap=20, frame=10, whole=200)
+    for length, expected in ((150, [150]), (200, [200]), (201, [100, 100, 41])):
+        signal = np.arange(length, dtype=np.float32) / length
+        parts = list(windows.cut(np.split(signal, [70, 140])))
+        assert [len(part) for part in parts] == expected
+        np.testing.assert_array_equal(windows.stitch([two_tokens(part) for part in parts]), two_tokens(signal))
+
+
 def two_tokens(samples: np.ndarray) -> np.ndarray:
     """Log-probabilities [frames, 2] of frames of 10 samples, each from the first of them."""
     share = 0.5 + 0.4 * samples[::10]

@@ -200,6 +200,7 @@ class TensorRT:
     def __init__(self, name: str, cuda: Cuda | None = None) -> None:
         self.known, self.cuda, self.wrong = signatures(name), cuda, set[str]()
         self.profiles: list[Any] = []
+        self.frames_of: Callable[[int], int] = lambda samples: -(-samples // 640)
         self.built: dict[str, Any] = {}
         self.module = self._module(name.rsplit("-", 1)[1])
 
@@ -368,7 +369,7 @@ class Context:
             return (-1, -1, -1)
         batch, samples = self.shapes["waveform"]
         tokens = self.engine.session.get_outputs()[0].shape[2]
-        return (batch, -(-samples // 640), tokens) if name == "log_probs" else (batch,)
+        return (batch, self.owner.frames_of(samples), tokens) if name == "log_probs" else (batch,)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         assert memory in self.owner.cuda.memory

@@ -2,7 +2,8 @@
 
 `python worker.py MODULE PACKAGE DISTRIBUTION`: MODULE of this folder says how to use PACKAGE. It runs by path in the
 interpreter that has the decoder (Python 3.9 for ds_ctcdecoder), so it needs NumPy and nothing of asr_bench. The MODULE
-has one function, `load(package, tokens, files, settings)`, which returns what makes a decode function for a beam size.
+has one function, `load(package, tokens, files, settings)`, which returns what makes a decode function for a beam size;
+where DISTRIBUTION is none that is installed, also `version(DISTRIBUTION)`.
 Requests:
 
 - `load` (tokens, files, settings, beam): reads the language model; answers CPU and wall seconds and memory.
@@ -44,7 +45,8 @@ class Server:
         self.with_beam = module.load(package, request["tokens"], request["files"], request["settings"])
         self.beam, self.decode_piece = request["beam"], self.with_beam(request["beam"])
         seconds = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
-        versions = {"python": sys.version.split()[0], "version": version(self.distribution)}
+        version_of = getattr(module, "version", version)
+        versions = {"python": sys.version.split()[0], "version": version_of(self.distribution)}
         return {**seconds, "before": before, "after": memory(), **versions}
 
     def decode(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ KNOWN = {
     "pocketsphinx": Known("sphinx", "pocketsphinx"),
     "onnx-asr": Known("onnx_asr_models", "onnx_asr", "folder", ("threads", "batch_size")),
     "sherpa-onnx": Known("sherpa", "sherpa_onnx", "folder", ("threads", "batch_size")),
+    "plain-loop": Known("plain_loop", "onnxruntime", "bundle", ("precision", "threads")),
 }
 
 

@@ -184,6 +184,7 @@ class BeamSearchDecoderCTC:
             beta=self._beta if has_lm else 0.0,
             unknown_word_penalty=self._alpha * math.log(10) * self._unk_score_offset if has_lm else 0.0,
             end_of_sentence=self._lm_score_boundary,
+            repeated_spaces=True,
             n_best=max(n_best, 2),  # 1 lets the search merge hypotheses: another text than the first beam's, at times
         )
 
