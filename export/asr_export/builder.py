@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from asr_export.compact import PRODUCT_LEVELS, quantised
+from asr_export.compact import quantised
+from asr_export.integers import integer_product
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.18, OpenVINO and TensorRT 10.3 and 11 all read it
 IR_VERSION = 8  # the file format that came with opset 17
@@ -133,18 +134,11 @@ class GraphBuilder:
         return self.node("Add", product, self.weight(f"{name}.bias", bias), name=name)
 
     def integer_product(self, x: str, weight: Tensor, name: str) -> str:
-        """x · weightᵀ of 8-bit integers: one scale for each output channel, and one for x, found when it runs.
-
-        ONNX Runtime makes one node of these five.
-        """
-        values, scale = quantised(weight.detach().cpu().numpy(), (0,), PRODUCT_LEVELS)
-        parts = [f"{name}.{part}" for part in ("levels", "scale", "zero")]
-        self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], parts, parts[0]))
-        matrix = self.store(f"{name}.weight.int8", values.T)
-        zero = self.store(f"{name}.weight.zero", np.zeros(len(values), np.int8))
-        sums = self.node("MatMulInteger", parts[0], matrix, parts[2], zero, name=f"{name}.sums")
-        scales = self.node("Mul", parts[1], self.store(f"{name}.weight.scale", scale[:, 0]), name=f"{name}.scales")
-        return self.node("Mul", self.cast(sums, f"{name}.float"), scales, name=f"{name}.product")
+        """x · weightᵀ of 8-bit integers."""
+        nodes, stored = integer_product(x, weight.detach().cpu().numpy(), name)
+        self.nodes += nodes
+        self.initializers |= {each.name: each for each in stored}
+        return f"{name}.product"
 
     def layer_norm(self, x: str, layer: nn.LayerNorm, name: str) -> str:
         """`torch.nn.LayerNorm` over the last axis."""

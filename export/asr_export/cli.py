@@ -263,6 +263,7 @@ def verify_command(
         if isinstance(each, NotVerified):
             typer.echo(each)
             continue
+        typer.echo(f"{each.file.path} ({each.file.precision}) log_probs: {each.log_probs}")
         for name, texts in each.texts.items():
             typer.echo(f"{each.file.path} ({each.file.precision}) {name}: {texts}")
             for recording in texts.changed:

@@ -17,6 +17,7 @@ from asr_export.builder import GraphBuilder
 from asr_export.convolution_attention import convolution_attention
 from asr_export.crnn import crnn
 from asr_export.front_end import masked, mel_features
+from asr_export.integers import with_integer_scans
 from asr_training.model import AcousticModel, ConvolutionAttentionEncoder, CRNNEncoder
 
 ARITHMETIC = {"fp32": np.float32, "fp16": np.float16, "int8": np.float32}
@@ -28,7 +29,8 @@ def author(
     """The graph of an acoustic model; `tokens` goes into the file's metadata, `storage` is that of weights.
 
     `arithmetic` is fp32, or fp16 for the encoder: the front end, whose powers and counts leave float16's range, and the
-    log-softmax stay in float32; or int8, which multiplies the matrices of the encoder in 8 bits.
+    log-softmax stay in float32; or int8, which multiplies the matrices of the encoder in 8 bits, in recurrent layers,
+    too, which become loops.
 
     Inputs: `waveform` float32 [batch, samples] in -1…1 and `lengths` int64 [batch]. Outputs: `log_probs` float32
     [batch, frames, tokens] and `frames` int64 [batch]. Batch and samples are dynamic; padding may hold anything.
@@ -40,7 +42,8 @@ def author(
     graph.eight_bit = arithmetic == "int8"
     logits, _ = encode(graph, features, feature_frames, model)
     logits = graph.compute_in(np.float32, logits, "logits.precise")
-    return recogniser(graph, logits, tokens, model.config.sample_rate, model.frame_seconds)
+    made = recogniser(graph, logits, tokens, model.config.sample_rate, model.frame_seconds)
+    return with_integer_scans(made) if graph.eight_bit else made
 
 
 def recogniser(

@@ -20,8 +20,10 @@ GATES = 3  # z, r, h in ONNX's order
 DIRECTIONS = ("forward", "backward")
 
 
-def with_scans(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_scans(model: onnx.ModelProto, rewriter: type[Rewriter] | None = None) -> onnx.ModelProto:
     """A copy of `model`, a file of asr-export, in which no node is a GRU: the same values to rounding.
+
+    `rewriter` may write products in another way.
 
     Raises ValueError for a GRU that asr-export does not write: only bidirectional ones with `linear_before_reset`,
     without `sequence_lens` and given state, whose last state nobody uses, are rewritten.
@@ -33,7 +35,12 @@ def with_scans(model: onnx.ModelProto) -> onnx.ModelProto:
     types = element_types(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        nodes += Rewriter(node, types[node.input[0]]).nodes() if node.op_type == "GRU" else [node]
+        if node.op_type == "GRU":
+            loop = (rewriter or Rewriter)(node, types[node.input[0]], model)
+            nodes += loop.nodes()
+            made.graph.initializer.extend(loop.stored)
+        else:
+            nodes.append(node)
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return made
@@ -48,7 +55,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
 class Rewriter:
     """The nodes in place of one GRU of X [frames, batch, inputs], W, R and B, and output [frames, 2, batch, size]."""
 
-    def __init__(self, gru: onnx.NodeProto, element: int) -> None:
+    def __init__(self, gru: onnx.NodeProto, element: int, model: onnx.ModelProto) -> None:
         attributes = {each.name: helper.get_attribute_value(each) for each in gru.attribute}
         known = {"direction": b"bidirectional", "linear_before_reset": 1, "hidden_size": attributes.get("hidden_size")}
         if attributes != known or len(gru.input) != 4 or len(gru.output) != 1:
@@ -56,6 +63,7 @@ class Rewriter:
         self.name, self.inputs, self.output = gru.name, list(gru.input), gru.output[0]
         self.size, self.element = int(attributes["hidden_size"]), element
         self.made: list[onnx.NodeProto] = []
+        self.stored: list[onnx.TensorProto] = []  # initializers that join the graph
 
     def nodes(self) -> list[onnx.NodeProto]:
         """The nodes, in order."""
@@ -64,12 +72,10 @@ class Rewriter:
         parts = {kind: self.split(kind, value) for kind, value in (("W", w), ("R", r), ("B", b))}
         projected, bodies = [], []
         for i, direction in enumerate(DIRECTIONS):
-            columns = self.add("Transpose", parts["W"][i], name=f"{direction}.W", perm=[1, 0])
-            product = self.add("MatMul", x, columns, name=f"{direction}.product")
+            product = self.input_product(parts["W"][i], i, direction)
             inputs, recurrent = self.halves(parts["B"][i], direction)
             projected.append(self.add("Add", product, inputs, name=f"{direction}.projected"))
-            rows = self.add("Transpose", parts["R"][i], name=f"{direction}.R", perm=[1, 0])
-            bodies.append((rows, recurrent))
+            bodies.append((self.recurrent_weight(parts["R"][i], direction), recurrent))
         outputs = [f"{self.name}.{direction}" for direction in DIRECTIONS]
         last = [f"{self.name}.{direction}.last" for direction in DIRECTIONS]
         self.made.append(
@@ -88,6 +94,20 @@ class Rewriter:
         stacked = [self.add("Unsqueeze", value, one, name=f"{value.split('.')[-1]}.direction") for value in outputs]
         self.made.append(helper.make_node("Concat", stacked, [self.output], self.name, axis=1))
         return self.made
+
+    def input_product(self, weight: str, number: int, direction: str) -> str:
+        """X times the weights of one direction, outside the loop."""
+        columns = self.add("Transpose", weight, name=f"{direction}.W", perm=[1, 0])
+        return self.add("MatMul", self.inputs[0], columns, name=f"{direction}.product")
+
+    def recurrent_weight(self, weight: str, direction: str) -> str:
+        """What the loop's body multiplies its states by."""
+        return self.add("Transpose", weight, name=f"{direction}.R", perm=[1, 0])
+
+    def recurrent_product(self, weight: str, number: int, state: str) -> tuple[str, list[onnx.NodeProto]]:
+        """The state times the weights of direction `number`, and the nodes in the loop's body that make it."""
+        product = f"{state}.weighted"
+        return product, [helper.make_node("MatMul", [state, weight], [product], product)]
 
     def add(self, operator: str, *inputs: str, name: str, **attributes: Any) -> str:
         """Append a node of one output and return that value's name."""
@@ -125,8 +145,9 @@ class Rewriter:
     def body(self, weights: Sequence[tuple[str, str]]) -> onnx.GraphProto:
         """One frame of both directions: states and projected inputs in, states out, and again as outputs."""
         nodes: list[onnx.NodeProto] = []
-        for direction, (rows, bias) in zip(DIRECTIONS, weights, strict=True):
-            nodes += self.cell(direction, rows, bias)
+        for number, (direction, (rows, bias)) in enumerate(zip(DIRECTIONS, weights, strict=True)):
+            product, made = self.recurrent_product(rows, number, f"{self.name}.{direction}.state")
+            nodes += made + self.cell(direction, product, bias)
         return helper.make_graph(
             nodes,
             f"{self.name}.frame",
@@ -140,19 +161,18 @@ class Rewriter:
         """An input or output [batch, size] of the loop's body."""
         return helper.make_tensor_value_info(f"{self.name}.{name}", self.element, ["batch", size])
 
-    def cell(self, direction: str, rows: str, bias: str) -> list[onnx.NodeProto]:
+    def cell(self, direction: str, product: str, bias: str) -> list[onnx.NodeProto]:
         """h' = z · h + (1 - z) · tanh(Wx + r · (Rh + b)), written as n + z · (h - n)."""
         made: list[onnx.NodeProto] = []
 
         def add(operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> None:
-            names = [item if item in (rows, bias) else f"{self.name}.{direction}.{item}" for item in inputs]
+            names = [item if item in (product, bias) else f"{self.name}.{direction}.{item}" for item in inputs]
             values = [f"{self.name}.{direction}.{item}" for item in outputs]
             made.append(helper.make_node(operator, names, values, values[0], **attributes))
 
         lengths = helper.make_tensor("lengths", TensorProto.INT64, [2], [2 * self.size, self.size])
         add("Constant", [], "gates", value=lengths)
-        add("MatMul", ["state", rows], "product")
-        add("Add", ["product", bias], "recurrent")
+        add("Add", [product, bias], "recurrent")
         add("Split", ["recurrent", "gates"], "recurrent.zr", "recurrent.n", axis=-1)
         add("Split", ["input", "gates"], "input.zr", "input.n", axis=-1)
         add("Add", ["input.zr", "recurrent.zr"], "zr.sum")

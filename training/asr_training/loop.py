@@ -220,7 +220,7 @@ def add_part(run: Run, following: Step, part: int, batch: Batch, last: bool) -> 
     whole = 1.0 if part < len(indices) else 0.0
     characters = sum(len(corpus.labels[index]) for index in indices)
     phonemes = sum(len(corpus.phonemes[index]) for index in indices) if corpus.phonemes else 0
-    seeds = np.random.SeedSequence([run.recipe.training.seed, run.position.step, part])
+    seeds = np.random.SeedSequence([run.recipe.training.seed, following.number, part])
     torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
     loss = run.learner.add_gradient(batch, whole / characters, whole / max(1, phonemes), last)
     return loss, whole * batch.seconds

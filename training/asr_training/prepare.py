@@ -45,6 +45,9 @@ def prepare(
     if faults:
         (out / FAULTS).write_text("".join(f"{fault.kind}: {fault}\n" for fault in faults), encoding="utf-8")
         if not skip_bad:
+            for path in (out / shard["shard"] for shard in shards):
+                path.unlink()
+                path.with_suffix(".jsonl").unlink()
             refuse(faults, out / FAULTS)
     if not shards:
         raise RecipeError(f"none of the {len(utterances)} utterances can be used; see {out / FAULTS}")
