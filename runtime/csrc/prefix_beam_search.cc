@@ -118,7 +118,7 @@ void PrefixBeamSearch::find_expansions(const float* x) {
   letters_above_floor_ = 0;
   likeliest_ = 0.0;
   for (size_t i = 0; i < count; ++i) {
-    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]], firsts_[above[i]]};
+    const Expansion expansion{p_[above[i]], above[i], letters_[above[i]]};
     if (expansion.token == model_.alphabet.blank() || expansion.p <= 0.0) continue;
     expansions_.push_back(expansion);
     likeliest_ = std::max(likeliest_, expansion.p);
@@ -212,7 +212,8 @@ void PrefixBeamSearch::expand_slot(uint32_t i, double* cut) {
   for (const Expansion& expansion : anything ? expansions_ : other_expansions_) {
     if (total * expansion.p < *cut) break;
     if (expansion.letter & letters) continue;
-    if (!anything && expansion.first != 0 && !(expansion.first & slot.children)) continue;
+    const uint32_t first = anything ? 0 : firsts_[expansion.token];
+    if (first != 0 && !(first & slot.children)) continue;
     const double mass = (expansion.token == slot.token ? slot.blank : total) * expansion.p;
     expand_other(i, expansion.token, mass, cut);
   }

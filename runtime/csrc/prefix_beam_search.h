@@ -96,7 +96,6 @@ class PrefixBeamSearch {
     double p;
     uint32_t token;
     uint32_t letter;  // the lexicon's bit of a token that is one letter and nothing else; otherwise 0
-    uint32_t first;   // the bit of the first code of a token that goes on in the lexicon; otherwise 0
   };
 
   struct Cut {
@@ -209,7 +208,8 @@ class PrefixBeamSearch {
   const SearchModel& model_;
   double threshold_;
   bool merges_futures_;
-  std::vector<uint32_t> letters_, firsts_;  // Expansion::letter and first of every token
+  std::vector<uint32_t> letters_;  // Expansion::letter of every token
+  std::vector<uint32_t> firsts_;   // the bit of the first code of each token that goes on in the lexicon; otherwise 0
 
   std::vector<Node> nodes_;
   std::vector<uint32_t> free_;
