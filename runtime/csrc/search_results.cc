@@ -18,7 +18,8 @@ void put_in_order(std::vector<WordResult>* words) {
   }
 }
 
-// Shares nearer to 0 or 1 say no more than this: merging counts no smaller rivals.
+// Shares nearer to 0 or 1 say no more than this: merging counts no smaller rivals. The fit has the same
+// bound, LEAST_SHARE of asr_export.calibrate.
 constexpr double kLeastShare = 0.002;
 
 // A share of the weight as a confidence, by a line through the logarithms of the odds (Platt 1999).

@@ -2,8 +2,8 @@
 
 It has `void *pr_load(const char *lm, const char **words, int count)` and `int pr_decode(void *decoder, const float
 *log_probs, int frames, int tokens, int beam, float alpha, float beta, float token_floor, float beam_threshold, int
-look_ahead, char *text, int capacity)`, for 29 tokens: the space, a to z, the apostrophe, the blank. `pr_load` returns NULL
-where it cannot load, `pr_decode` the length of the text, below 0 where it cannot decode.
+look_ahead, char *text, int capacity)`, for 29 tokens: the space, a to z, the apostrophe, the blank. `pr_load` returns
+NULL where it cannot load, `pr_decode` the length of the text, below 0 where it cannot decode.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def load(
             rows = package.c_void_p(log_probs.ctypes.data)
             code = library.pr_decode(decoder, rows, *log_probs.shape, beam, *weights, 1, text, CAPACITY)
             if code < 0:
-                raise ValueError(f"pr_decode returned {code} for {len(log_probs)} frames and beam {beam}, wanted a length")
+                raise ValueError(
+                    f"pr_decode returned {code} for {len(log_probs)} frames and beam {beam}, wanted a length"
+                )
             return str(text.value.decode())
 
         return decode
