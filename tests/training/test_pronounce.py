@@ -149,6 +149,18 @@ def test_a_text_with_a_word_that_has_no_pronunciation_is_a_fault(
         fit(spoken_recipe(tiny_recipe(epochs=1), words), tmp_path / "run")
 
 
+def test_a_model_that_writes_phonemes_refuses_those_of_several_characters(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    words = lexicon(tmp_path, "see\ts i\ncheap\ttʃ i p\n")
+    recipe = tiny_recipe(epochs=1)
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, pronunciations=str(words), spoken=True))
+    with pytest.raises(RecipeError, match="the phoneme 'tʃ' has 2 characters") as caught:
+        fit(recipe, tmp_path / "run")
+    one_sentence(str(caught.value))
+    assert str(words) in str(caught.value)
+
+
 def test_spoken_needs_pronunciations(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(

@@ -19,9 +19,11 @@ def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utteranc
 
 def find_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance | Fault]:
     """The utterances of a manifest, a LibriSpeech folder or shards, and what is wrong with others."""
+    spoken = Pronunciations(Path(data.pronunciations)) if data.spoken else None
+    if spoken:
+        spoken.refuse_long_phonemes()
     path = Path(source.path)
     found = [*read_shards(path)] if is_sharded(path) else find_utterances(path)
-    spoken = Pronunciations(Path(data.pronunciations)) if data.spoken else None
     return [item if isinstance(item, Fault) else check_text(item, data, alphabet, spoken) for item in found]
 
 

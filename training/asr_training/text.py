@@ -85,8 +85,19 @@ class Pronunciations:
         """Labels of the phonemes of a text, int64 [phonemes]; raises RecipeError for a word that is not there."""
         return np.array([label for word in text.split() for label in self.labels_of(word)], np.int64)
 
+    def refuse_long_phonemes(self) -> None:
+        """Raise RecipeError for a phoneme of several characters: in a text each would be a label of its own."""
+        if long := next((phoneme for phoneme in self.phonemes if len(phoneme) != 1), ""):
+            raise RecipeError(
+                f"{self.path}: the phoneme {long!r} has {len(long)} characters, but with spoken = true each is one"
+                " character of the alphabet; write another one in its place throughout the file and the alphabet"
+            )
+
     def spell(self, text: str) -> str:
-        """A text in phonemes, with spaces between its words; raises RecipeError for a word that is not there."""
+        """A text in phonemes of one character, with spaces between its words.
+
+        Raises RecipeError for a word that is not there.
+        """
         return " ".join("".join(self.phonemes[label] for label in self.labels_of(word)) for word in text.split())
 
     def labels_of(self, word: str) -> list[int]:
