@@ -16,6 +16,7 @@ import onnx
 import pytest
 import soundfile
 import torch
+from onnx.numpy_helper import from_array
 from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -200,6 +201,39 @@ def test_a_file_in_8_bits_is_judged_by_its_best_tokens(
     (outcome,) = asr_runtime.verify.verify(bundle)
     assert outcome.passed
     assert outcome.tolerance is None
+
+
+def with_small_weights(model: onnx.ModelProto, **attributes: int) -> onnx.ModelProto:
+    """The model with a product behind it whose weights, those of the identity, have 4 bits."""
+    last, tokens = model.graph.node[-1], len(PIECES) + 1
+    assert last.output[0] == "logprobs"
+    last.output[0] = "before"
+    weights = np.full((tokens, 16), 8, np.uint8)  # 8 is zero
+    weights[np.arange(tokens), np.arange(tokens)] = 15
+    packed = (weights[:, ::2] | weights[:, 1::2] << 4)[:, None]
+    scales = np.full(tokens, 1 / 7, np.float32)
+    model.graph.initializer.extend([from_array(packed, "weights"), from_array(scales, "scales")])
+    shape = {"K": tokens, "N": tokens, "bits": 4, "block_size": 16, **attributes}
+    inputs = ["before", "weights", "scales"]
+    product = onnx.helper.make_node("MatMulNBits", inputs, ["after"], domain="com.microsoft", **shape)
+    model.graph.node.extend([product, onnx.helper.make_node("LogSoftmax", ["after"], ["logprobs"], axis=-1)])
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+@pytest.mark.parametrize(("level", "precision"), [(0, "fp32"), (4, "int8")])
+def test_weights_of_4_bits_have_the_strict_tolerance_unless_activations_are_rounded_too(
+    onnx_asr_folder: Path, tmp_path: Path, level: int, precision: str
+) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(onnx_asr_folder, folder)
+    model = with_small_weights(onnx.load(folder / "model.onnx"), accuracy_level=level)
+    onnx.save(model, folder / "model.onnx")
+    assert call("import-onnx", str(folder), str(tmp_path / "b")) == 0
+    bundle = Bundle.load(tmp_path / "b")
+    assert [file.precision for file in bundle.files if file.role == "model"] == [precision]
+    assert bundle.padding is (precision == "fp32")
+    assert (bundle.proofs["model.onnx"]["log_probs"]["tolerance"] < 1e-3) is (precision == "fp32")
 
 
 def test_verify_measures_again(onnx_asr_folder: Path, bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from asr_training.corpus import Corpus
 from asr_training.manifest import read_manifest
 from asr_training.prepare import prepare
 from asr_training.recipe import Data, Features, Source
-from asr_training.shards import list_shards, read_shards
+from asr_training.shards import add, list_shards, read_shards
 
 DATA = Data(train=(), validation=())
 FEATURES = Features(mels=20)
@@ -116,10 +116,66 @@ def test_it_goes_on_without_what_is_faulty(faulty: Path, tmp_path: Path) -> None
     assert len(read_shards(tmp_path / "out")) == 2
 
 
-def test_nothing_is_overwritten(shards: Path, tiny_manifest: Path, one_sentence: Callable[[str], None]) -> None:
+def test_shards_are_replaced_by_force_alone_and_other_things_never(
+    shards: Path, tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
     with pytest.raises(RecipeError, match="holds shards already") as caught:
         prepare([tiny_manifest], shards)
     one_sentence(str(caught.value))
+    assert CliRunner().invoke(app, ["prepare", str(tiny_manifest), str(shards), "--force"]).exit_code == 0
+    assert {path.name for path in shards.iterdir()} == {"000000.tar", "000000.jsonl", "shards.json"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "000000.tar").write_text("mine")
+    with pytest.raises(RecipeError, match="what lies here are no shards") as caught:
+        prepare([tiny_manifest], tmp_path / "mine", force=True)
+    one_sentence(str(caught.value))
+    assert (tmp_path / "mine" / "000000.tar").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_renamed_is_refused_at_once(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sentence: Callable[[str], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "/proc"):
+        with pytest.raises(RecipeError, match="the working folder or a mount point") as caught:
+            prepare([tiny_manifest], Path(out))
+        one_sentence(str(caught.value))
+
+
+def test_a_second_try_replaces_what_the_first_told_of_faults(faulty: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError):
+        prepare([faulty], tmp_path / "out")
+    prepare([tiny_manifest], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"000000.tar", "000000.jsonl", "shards.json"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), ZeroDivisionError()])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_stops_it_in_the_middle_leaves_everything_as_it_was(
+    shards: Path,
+    tiny_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_sentence: Callable[[str], None],
+    error: BaseException,
+    before: bool,
+) -> None:
+    def stopping(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+        if name.startswith("000000004"):
+            raise error
+        add(tar, name, content)
+
+    out = shards if before else tmp_path / "out"
+    content = {path: path.read_bytes() for path in shards.iterdir()}
+    there = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("asr_training.shards.add", stopping)
+    with pytest.raises(RecipeError if isinstance(error, OSError) else type(error)) as caught:
+        prepare([tiny_manifest], out, size=2, force=True)
+    if isinstance(error, OSError):
+        one_sentence(str(caught.value))
+        assert "No space left on device" in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == there
+    assert {path: path.read_bytes() for path in shards.iterdir()} == content
 
 
 def spoil(path: Path, before: str, after: str) -> None:

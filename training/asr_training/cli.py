@@ -144,11 +144,13 @@ def prepare_command(
     sample_rate: Annotated[int, typer.Option(min=1000, help="That of the recipes to come, hertz.")] = 16000,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the utterances.")] = 1,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without the data that are faulty.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the shards that OUT holds.")] = False,
 ) -> None:
     """Put recordings and texts into tar shards (WebDataset's layout), for training data larger than memory."""
     from asr_training.prepare import prepare
 
-    utterances, shards, said = prepare(data, out, size=size, sample_rate=sample_rate, seed=seed, skip_bad=skip_bad)
+    options = {"size": size, "sample_rate": sample_rate, "seed": seed}
+    utterances, shards, said = prepare(data, out, **options, skip_bad=skip_bad, force=force)
     if said:
         typer.echo(said, err=True)
     typer.echo(f"{utterances} utterances in {shards} shards in {out}")

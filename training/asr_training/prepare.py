@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asr_runtime.audio import read_audio
+from asr_runtime.bundle import put_in_place
 from asr_runtime.errors import AudioError, RecipeError
 from asr_training.checks import refuse, told
 from asr_training.feature_store import SILENT_PEAK, digest_of
@@ -21,39 +24,84 @@ FAULTS = "data.txt"
 
 
 def prepare(
-    data: list[Path], out: Path, *, size: int = 1000, sample_rate: int = 16000, seed: int = 1, skip_bad: bool = False
+    data: list[Path],
+    out: Path,
+    *,
+    size: int = 1000,
+    sample_rate: int = 16000,
+    seed: int = 1,
+    skip_bad: bool = False,
+    force: bool = False,
 ) -> tuple[int, int, str]:
     """Write the utterances of manifests and LibriSpeech folders into shards of `size` utterances in the folder `out`.
 
     Their order is drawn from `seed`; audio files go in as they are. Each is read at `sample_rate` hertz, the rate of
     the recipes to come, to count its samples and to find faults: a broken line, no text, unreadable or silent audio,
-    and a recording that is there twice. Returns how many utterances and shards there are, and what to tell of faults.
-    Raises RecipeError where there are some, unless `skip_bad` leaves them out, and where `out` holds shards already.
+    and a recording that is there twice. The shards are written beside `out` and renamed when whole. Returns how many
+    utterances and shards there are, and what to tell of faults. Raises RecipeError where there are some, unless
+    `skip_bad` leaves them out, where `out` holds something already, unless that are shards and `force` replaces them,
+    and where they cannot be written.
     """
-    if (out / INDEX).exists():
-        raise RecipeError(f"{out} holds shards already; give another folder, or remove it to make them anew")
     found = [item for path in data for item in find_utterances(path)]
     faults = [item for item in found if isinstance(item, Fault)]
     utterances = [item for item in found if isinstance(item, Utterance)]
     order = np.random.default_rng(seed).permutation(len(utterances))
-    out.mkdir(parents=True, exist_ok=True)
     good = usable((utterances[i] for i in tqdm(order, "shards", unit="utt", disable=None)), sample_rate, faults)
-    shards: list[dict[str, Any]] = []
-    while first := next(good, None):
-        items = itertools.chain([first], itertools.islice(good, size - 1))
-        shards.append(write_shard(out / f"{len(shards):06d}.tar", size * len(shards), items))
-    if faults:
-        (out / FAULTS).write_text("".join(f"{fault.kind}: {fault}\n" for fault in faults), encoding="utf-8")
-        if not skip_bad:
-            for path in (out / shard["shard"] for shard in shards):
-                path.unlink()
-                path.with_suffix(".jsonl").unlink()
-            refuse(faults, out / FAULTS)
-    if not shards:
-        raise RecipeError(f"none of the {len(utterances)} utterances can be used; see {out / FAULTS}")
-    write_index(out, shards)
+    try:
+        refuse_what_is_there(out, force)
+        with beside(out) as folder:
+            work = Path(folder)
+            made = work / "shards"
+            made.mkdir()
+            shards = write_shards(made, size, good)
+            if faults:
+                list_faults(made if shards and skip_bad else out, faults)
+            if faults and not skip_bad:
+                refuse(faults, out / FAULTS)
+            if not shards:
+                raise RecipeError(f"none of the {len(utterances)} utterances can be used; see {out / FAULTS}")
+            write_index(made, shards)
+            put_in_place(made, out.resolve(), work)
+    except OSError as error:
+        raise RecipeError(f"{out}: the shards cannot be written ({error}); make room or give another folder") from None
     count = sum(shard["utterances"] for shard in shards)
     return count, len(shards), told(faults, out / FAULTS, skip_bad) if faults else ""
+
+
+def refuse_what_is_there(out: Path, force: bool) -> None:
+    """Raise RecipeError for a place that is taken, even with `force` unless shards lie there."""
+    if not os.path.lexists(out):
+        return
+    if out.resolve() == Path.cwd() or out.resolve().is_mount():
+        raise RecipeError(f"{out} is the working folder or a mount point, which stays; give a folder inside it")
+    if out.is_dir() and {path.name for path in out.iterdir()} <= {FAULTS}:
+        return
+    if not (out / INDEX).is_file():
+        raise RecipeError(f"{out}: what lies here are no shards, so it is not replaced; give another folder")
+    if not force:
+        raise RecipeError(f"{out} holds shards already; give another folder, or --force to replace them")
+
+
+def beside(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder on the same file system as `out`, gone afterwards."""
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent)
+
+
+def write_shards(folder: Path, size: int, utterances: Iterator[Prepared]) -> list[dict[str, Any]]:
+    """Write shards of `size` utterances; returns their lines of `shards.json`."""
+    shards: list[dict[str, Any]] = []
+    while first := next(utterances, None):
+        items = itertools.chain([first], itertools.islice(utterances, size - 1))
+        shards.append(write_shard(folder / f"{len(shards):06d}.tar", size * len(shards), items))
+    return shards
+
+
+def list_faults(folder: Path, faults: list[Fault]) -> None:
+    """Write all of them to `data.txt`."""
+    folder.mkdir(exist_ok=True)
+    (folder / FAULTS).write_text("".join(f"{fault.kind}: {fault}\n" for fault in faults), encoding="utf-8")
 
 
 def usable(utterances: Iterator[Utterance], sample_rate: int, faults: list[Fault]) -> Iterator[Prepared]:

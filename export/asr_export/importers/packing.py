@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
 from asr_runtime.errors import ExportError
 
 MODEL_FILE = "model.onnx"
-# Operators that round activations to 8 bits, mostly by a scale that is found in the batch at hand.
+# Operators that round activations to 8 bits, mostly by a scale that is found in the batch at hand. MatMulNBits is
+# another where its accuracy_level is 4; else only its weights have few bits.
 ROUNDS = {
     "ConvInteger",
     "DynamicQuantizeLinear",
@@ -32,7 +34,6 @@ ROUNDS = {
     "DynamicQuantizeMatMul",
     "MatMulInteger",
     "MatMulIntegerToFloat",
-    "MatMulNBits",
     "QAttention",
     "QLinearConv",
     "QLinearMatMul",
@@ -126,7 +127,23 @@ def prove_import(
 
 def rounds_activations(graph: onnx.ModelProto) -> bool:
     """Whether results jump with rounding, so that only the best tokens can be compared."""
-    return any(node.op_type in ROUNDS for node in graph.graph.node)
+    nodes = all_nodes(chain(graph.graph.node, *(function.node for function in graph.functions)))
+    return any(node.op_type in ROUNDS or rounds_beside_its_weights(node) for node in nodes)
+
+
+def rounds_beside_its_weights(node: onnx.NodeProto) -> bool:
+    """Whether a node is a product with weights of few bits that rounds the other factor to 8 bits."""
+    levels = [attribute.i for attribute in node.attribute if attribute.name == "accuracy_level"]
+    return node.op_type == "MatMulNBits" and levels == [4]
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of the graphs inside them: branches and loop bodies."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from all_nodes(inner.node)
 
 
 def sha256(path: Path) -> str:
