@@ -88,8 +88,9 @@ bool PrefixBeamSearch::merge_into(uint32_t winner, uint32_t loser) {
   const auto label = [&](uint32_t i) { return i < old_size ? next_label_[i] : candidates_[i - old_size].weight; };
   if (blank(winner) < blank(loser) || label(winner) < label(loser)) return false;
   // Confidences count what the acoustic and language models say, without hot words.
-  const double own = (blank(winner) + label(winner)) * std::exp(-hot_credit_of(winner));
-  const double other = (blank(loser) + label(loser)) * std::exp(-hot_credit_of(loser)) * merged_of(loser);
+  const double own = blank(winner) + label(winner);
+  const double hot = hot_credit_of(winner) - hot_credit_of(loser);
+  const double other = (blank(loser) + label(loser)) * std::exp(hot) * merged_of(loser);
   const double share = other / (own * merged_of(winner) + other);
   if (share > kLeastDoubt) {
     doubt(winner, loser, share);

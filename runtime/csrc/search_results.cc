@@ -94,12 +94,15 @@ uint32_t PrefixBeamSearch::word_at(uint32_t trie, uint32_t hot) const {
 // Living prefixes as whole texts, best first: "a b" and "a b " are the same text and add up.
 std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) const {
   std::vector<Final> all;
+  double least_credit = std::numeric_limits<double>::infinity();  // e^-credit of many hot words is no double
+  for (const Slot& slot : beam_) least_credit = std::min(least_credit, slot.hot_credit);
   const auto add = [&](uint32_t i, uint32_t word, double factor) {
     const double weight = (beam_[i].blank + beam_[i].label) * factor;
     if (!(weight > 0.0 && std::isfinite(weight))) return;  // extreme settings leave the range of a double
     const Node& node = nodes_[beam_[i].node];
     const bool spaced = node.trie == Lexicon::kRoot && node.parent != kNone && !model_.pronunciations;
-    const double hot = beam_[i].hot_credit + (ending == Ending::kUnfinished ? 0.0 : hot_end(beam_[i], word));
+    const double hot =
+        beam_[i].hot_credit - least_credit + (ending == Ending::kUnfinished ? 0.0 : hot_end(beam_[i], word));
     const double mass = weight * beam_[i].merged * std::exp(-hot);
     const double sure = node.trie == Lexicon::kRoot ? mass * node.trust : mass;
     all.push_back({weight, weight, mass, sure, i, spaced ? node.parent : beam_[i].node, word});
@@ -264,7 +267,8 @@ void PrefixBeamSearch::set_confidences(const std::vector<Final>& all, const Fina
     for (const uint32_t node : different_) against[nodes_[node].depth] += other.mass;
     if (std::find(other_words_.begin(), other_words_.end(), last) == other_words_.end()) against_last += other.mass;
   }
-  const double last_trust = best.sure / best.mass;  // of "two" and of "two ", in which homophones are merged
+  // Of "two" and of "two ", in which homophones are merged.
+  const double last_trust = best.mass > 0.0 ? best.sure / best.mass : 1.0;
   size_t word = 0;
   for (const uint32_t node : path_to(end, false)) {
     if (nodes_[node].closed_word == kNone || word == result->words.size()) continue;

@@ -207,3 +207,24 @@ def test_what_a_hot_word_holds_is_in_no_confidence() -> None:
     stream.feed(np.log(np.array([[0.5, 0, 0.5, 0, 0]]) + 1e-6))
     word = stream.partial().words[0]
     assert (word.text, word.confidence) == ("a", pytest.approx(0.5, abs=1e-3))
+
+
+def test_a_text_without_weight_but_for_its_boost_has_a_confidence() -> None:
+    word = "ab" * 5
+    config = BeamConfig(beam_threshold=math.inf, token_floor=-math.inf, n_best=2, hot_words={word: 150.0})
+    log_probs = np.tile(np.float32([-80, -80, -90, 0]), (len(word), 1))
+    found = BeamSearchDecoder(["a", "b", " ", ""], lexicon=[word], config=config).decode(log_probs)
+    assert [hypothesis.text for hypothesis in found] == ["", word]
+    assert [word.confidence for word in found[1].words] == [0]
+
+
+@pytest.mark.parametrize("n_best", [1, 3])
+def test_confidences_hold_however_often_a_hot_word_is_said(n_best: int) -> None:
+    p = np.array([[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]] * 20 + [[0, 0.6, 0.4, 0, 0]]) + 1e-6
+    config = BeamConfig(n_best=n_best, hot_words={"a": 100.0})
+    best = BeamSearchDecoder(["a", "b", "c", " ", ""], config=config).decode(np.log(p))[0]
+    assert best.text == "a " * 20 + "b"
+    assert [word.confidence for word in best.words] == [
+        *[pytest.approx(1, abs=1e-3)] * 20,
+        pytest.approx(0.6, abs=1e-3),
+    ]
