@@ -48,6 +48,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "greedy": {"greedy": True},
     "beam": {"language_model": False},
     "language-model": {},
+    "plain-confidences": {"confidence_scale": 1.0, "confidence_offset": 0.0},  # without the bundle's line
 }
 
 
@@ -91,7 +92,11 @@ def accuracy(
     output.mkdir(parents=True, exist_ok=True)
     beam = {"beam_size": beam_size, "alpha": alpha, "beta": beta}
     beam = {key: value for key, value in beam.items() if value is not None}
-    has = {"greedy": not is_pronounced(loaded), "language-model": loaded.find("language_model") is not None}
+    has = {
+        "greedy": not is_pronounced(loaded),
+        "language-model": loaded.find("language_model") is not None,
+        "plain-confidences": any(key in loaded.decoder for key in DECODERS["plain-confidences"]),
+    }
     chosen = decoder or [key for key in DECODERS if has.get(key, True)]
     result: dict[str, Any] = {
         "scenario": "accuracy",

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from asr_runtime.decoder import Hypothesis
 
-LEAST_SHARE = 0.002  # as in the decoder: nearer to 0 or 1 confidences say no more
+LEAST_SHARE = 0.002  # kLeastShare of the decoder: nearer to 0 or 1 confidences say no more
 LEAST_WORDS = 200  # for two numbers that are to hold on other recordings
 BINS = 10
 

@@ -6,6 +6,7 @@ model or TensorRT engine as it is. Needs no PyTorch.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from asr_runtime.bundle import Bundle, BundleFile, NewFile, put_in_place, write_
 from asr_runtime.engines.onnx import onnx_model
 from asr_runtime.engines.target import Profile, Target
 from asr_runtime.errors import ExportError
-from asr_runtime.windows import Windows
+from asr_runtime.windows import WHOLE_SECONDS
 
 VERSION = "1"  # of each model: the folder in which Triton looks for it
 CONFIGURATION = "config.pbtxt"
@@ -139,9 +140,9 @@ class Served:
 
 
 def refuse_small(file: BundleFile, profile: Profile, bundle: Bundle) -> None:
-    """Raise ExportError for an engine whose longest audio is shorter than a window, rounded up to whole seconds."""
+    """Raise ExportError for an engine that does not take what goes through the model in one piece, in whole seconds."""
     rate = bundle.sample_rate
-    window = -(-Windows.of(bundle.frame_seconds, rate).length // rate)
+    window = math.ceil(WHOLE_SECONDS)
     if profile.samples[2] < window * rate or profile.batch[0] > 1 or profile.samples[0] > rate:
         raise ExportError(
             f"{file.path} takes {profile.samples[0] / rate:g} to {profile.samples[2] / rate:g} s of audio, wanted 1 to "

@@ -22,9 +22,7 @@ from asr_runtime.errors import DecoderError
 from asr_runtime.lexicon import Words, read_lexicon
 
 MOST = 150  # of what a word may gain, as natural logarithm: three times this, and the search's scale, fit in a double
-BLANKS = frozenset(
-    {"<blank>", "<blk>", "<b>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]", "[blank]", "blank", "_"}
-)
+BLANKS = frozenset({"<blank>", "<blk>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]"})  # no text has these
 __all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word", "default_config"]
 
 

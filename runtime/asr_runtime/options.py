@@ -302,7 +302,7 @@ def _run_options(group: argparse._ArgumentGroup) -> None:
         type=_positive,
         default=WINDOW_SECONDS,
         metavar="S",
-        help="windows that recordings longer than 20 s are cut into (default: %(default)g)",
+        help="windows that recordings longer than 20 s, or than one window, are cut into (default: %(default)g)",
     )
     add("-v", "--verbose", action=argparse.BooleanOptionalAction, default=False, help="say what took how long")
     add("-q", "--quiet", action="store_true", help="only errors on standard error")

@@ -54,7 +54,7 @@ def load(
 
     `threads`, by default the cores that this process may use, work side by side; up to `batch_size` windows
     of audio, by default as many as suit the engine, go through the model together, of no more than `batch_seconds` with
-    their padding. Recordings longer than 20 s are cut into windows of `window_seconds`, at least 5.
+    their padding. Recordings longer than 20 s, or than one window, are cut into windows of `window_seconds`, 5 to 3600.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
     another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
     Raises BundleError, EngineError or DecoderError.
@@ -140,7 +140,7 @@ class Recognizer:
     ) -> None:
         if not SHORTEST_WINDOW <= window_seconds <= LONGEST_WINDOW:
             raise EngineError(
-                f"got window_seconds {window_seconds}; give {SHORTEST_WINDOW:g} to {LONGEST_WINDOW:g} seconds."
+                f"got windows of {window_seconds:g} seconds; give {SHORTEST_WINDOW:g} to {LONGEST_WINDOW:g}."
             )
         self.bundle, self.engine, self.threads = bundle, engine, threads
         self._pipeline: Pipeline[Recording] = Pipeline(

@@ -25,7 +25,7 @@ from asr_runtime.engines.onnx import check_batch, unpad
 from asr_runtime.errors import AsrError, AudioError, EngineError
 from asr_runtime.recognizer import Recognizer, beam_search
 from asr_runtime.transcript import Transcript
-from asr_runtime.writers import as_json
+from asr_runtime.writers import as_json, json_pieces
 
 BUNDLE = "bundle"  # folder of a model's version that holds the bundle without its models
 ACOUSTIC_MODEL = "acoustic_model"  # parameter of the configuration that names the model to ask
@@ -143,7 +143,7 @@ def _response(results: Sequence[Transcript | AsrError]) -> Any:
     transcripts = [each for each in results if isinstance(each, Transcript)]
     texts = {
         "text": [each.text for each in transcripts],
-        "transcript": [json.dumps(as_json(each), ensure_ascii=False) for each in transcripts],
+        "transcript": ["".join(json_pieces(as_json(each))) for each in transcripts],
     }
     tensors = [pb_utils.Tensor(name, _strings(values)) for name, values in texts.items()]
     return pb_utils.InferenceResponse(output_tensors=tensors)

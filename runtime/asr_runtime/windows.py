@@ -15,7 +15,7 @@ from asr_runtime.errors import BundleError
 LogProbs: TypeAlias = NDArray[np.float32]
 
 # Models hear utterances of up to some 17 s in training and get worse on much longer ones. What is a little longer goes
-# through whole; of windows of 10 to 30 s, and the whole, these had the fewest errors: docs/runtime.md has figures.
+# through whole; windows of 10 s had the fewest errors of those tried, 10 to 30 s and the whole (docs/runtime.md).
 WHOLE_SECONDS = 20.0
 WINDOW_SECONDS = 10.0
 OVERLAP_SECONDS = 2.0

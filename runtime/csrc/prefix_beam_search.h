@@ -126,6 +126,7 @@ class PrefixBeamSearch {
 
   struct Final {
     double weight, part;  // of the text, and of the prefix that stands for it
+    double mass, sure;    // weight with all that merged into it, without hot words; and of that what has the last word
     uint32_t slot;
     uint32_t text;  // equal for equal texts
     uint32_t word;  // that the end of the text closes, as Node::closed_word; kNone between words

@@ -18,7 +18,8 @@ void put_in_order(std::vector<WordResult>* words) {
   }
 }
 
-// Shares nearer to 0 or 1 say no more than this: merging counts no smaller rivals.
+// Shares nearer to 0 or 1 say no more than this: merging counts no smaller rivals. The fit has the same
+// bound, LEAST_SHARE of asr_export.calibrate.
 constexpr double kLeastShare = 0.002;
 
 // A share of the weight as a confidence, by a line through the logarithms of the odds (Platt 1999).
@@ -98,7 +99,10 @@ std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) con
     if (!(weight > 0.0 && std::isfinite(weight))) return;  // extreme settings leave the range of a double
     const Node& node = nodes_[beam_[i].node];
     const bool spaced = node.trie == Lexicon::kRoot && node.parent != kNone && !model_.pronunciations;
-    all.push_back({weight, weight, i, spaced ? node.parent : beam_[i].node, word});
+    const double hot = beam_[i].hot_credit + (ending == Ending::kUnfinished ? 0.0 : hot_end(beam_[i], word));
+    const double mass = weight * beam_[i].merged * std::exp(-hot);
+    const double sure = node.trie == Lexicon::kRoot ? mass * node.trust : mass;
+    all.push_back({weight, weight, mass, sure, i, spaced ? node.parent : beam_[i].node, word});
   };
   for (uint32_t i = 0; i < beam_.size(); ++i) {
     if (ending == Ending::kUnfinished) {
@@ -130,7 +134,10 @@ void PrefixBeamSearch::add_up(std::vector<Final>* all) const {
   size_t kept = 0;
   for (const Final& final : *all) {
     if (kept > 0 && (*all)[kept - 1].text == final.text) {
-      (*all)[kept - 1].weight += final.weight;
+      Final& text = (*all)[kept - 1];
+      text.weight += final.weight;
+      text.mass += final.mass;
+      text.sure += final.sure;
     } else {
       (*all)[kept++] = final;
     }
@@ -246,26 +253,27 @@ uint32_t PrefixBeamSearch::last_spelling(const Final& final) const {
 // A word's confidence: the share of all weight, of the final texts and of those that merged into this one, that has it.
 void PrefixBeamSearch::set_confidences(const std::vector<Final>& all, const Final& best, Result* result) const {
   const uint32_t end = beam_[best.slot].node;
+  const uint32_t behind = beam_[best.slot].trie == Lexicon::kRoot ? end : kNone;  // the space after the last word
   const uint32_t last = last_spelling(best);
   std::vector<double> against(nodes_[end].depth + 1, 0.0);  // by the depth of the node that closes the word
   double total = 0.0, against_last = 0.0;
   for (const Final& other : all) {
-    const Slot& slot = beam_[other.slot];
-    const double weight = other.weight * slot.merged * std::exp(-slot.hot_credit - hot_end(slot, other.word));
-    total += weight;
+    total += other.mass;
     if (&other == &best) continue;
-    different_words(end, slot.node, last_spelling(other), &different_);
-    for (const uint32_t node : different_) against[nodes_[node].depth] += weight;
-    if (std::find(other_words_.begin(), other_words_.end(), last) == other_words_.end()) against_last += weight;
+    different_words(end, beam_[other.slot].node, last_spelling(other), &different_);
+    for (const uint32_t node : different_) against[nodes_[node].depth] += other.mass;
+    if (std::find(other_words_.begin(), other_words_.end(), last) == other_words_.end()) against_last += other.mass;
   }
+  const double last_trust = best.sure / best.mass;  // of "two" and of "two ", in which homophones are merged
   size_t word = 0;
   for (const uint32_t node : path_to(end, false)) {
     if (nodes_[node].closed_word == kNone || word == result->words.size()) continue;
-    const double share = nodes_[node].trust * (1.0 - against[nodes_[node].depth] / total);
+    const double trust = node == behind ? last_trust : nodes_[node].trust;
+    const double share = trust * (1.0 - against[nodes_[node].depth] / total);
     result->words[word++].confidence = confidence_of(share, model_.options);
   }
   if (word < result->words.size())
-    result->words[word].confidence = confidence_of(1.0 - against_last / total, model_.options);
+    result->words[word].confidence = confidence_of(last_trust * (1.0 - against_last / total), model_.options);
 }
 
 }  // namespace asr

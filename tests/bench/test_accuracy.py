@@ -144,6 +144,28 @@ def test_accuracy_of_a_bundle(bench: Bench, tone_bundle: Path, manifest: Path) -
     assert rows[1]["alignment"][2:] == [["or", "or"], ["knot", "not"]]
 
 
+def test_a_bundle_whose_confidences_are_tuned_is_drawn_with_and_without(
+    bench: Bench, tone_bundle: Path, manifest: Path, tmp_path: Path
+) -> None:
+    tuned = shutil.copytree(tone_bundle, tmp_path / "tuned")
+    told = json.loads((tuned / "bundle.json").read_text())
+    told["decoder"] = {**told["decoder"], "confidence_scale": 0.5, "confidence_offset": -1.0}
+    (tuned / "bundle.json").write_text(json.dumps(told))
+    results = tmp_path / "results"
+    done = bench(
+        "accuracy", tuned, manifest, "--decoder", "beam", "--decoder", "plain-confidences", "--output", results
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((results / "accuracy-test.json").read_text())["decoders"]
+    assert found["beam"]["rates"] == found["plain-confidences"]["rates"]
+    (line,), (plain,) = (found[key]["confidence"]["bins"][-1:] for key in ("beam", "plain-confidences"))
+    assert line["confidence"] < plain["confidence"]
+    picture = (results / "accuracy-test-reliability.svg").read_text()
+    assert ">beam<" in picture and ">plain-confidences<" in picture
+    rows = (results / "accuracy-test.md").read_text()
+    assert f"| plain-confidences | {found['plain-confidences']['confidence']['words']} |" in rows
+
+
 def test_one_sentence_where_it_cannot_measure(bench: Bench, tone_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"audio": "absent.wav", "text": "a"}')
     for arguments in (["absent", tmp_path / "m.jsonl"], [tone_bundle, tmp_path / "m.jsonl", "--decoder", "greedy"]):

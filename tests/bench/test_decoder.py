@@ -205,6 +205,26 @@ def test_a_c_library_is_a_peer_by_its_path(clear: Path, arpa: Path, words: Path,
         Worker(chosen[-1], ENGLISH, {}, clear, 10)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_c_library_that_fails_is_one_sentence(
+    clear: Path, arpa: Path, words: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    def library(name: str, old: str, new: str) -> Worker:
+        (tmp_path / f"{name}.c").write_text(BEST_PATH.replace(old, new))
+        command = ["cc", "-shared", "-fPIC", "-o", tmp_path / f"{name}.so", tmp_path / f"{name}.c"]
+        subprocess.run(command, check=True)
+        peer = choose([f"library={tmp_path / name}.so"], [], {})[-1]
+        return Worker(peer, ENGLISH, {"lm": arpa, "words": words}, clear, 10)
+
+    with pytest.raises(DecoderFailed, match="pr_load returned NULL for") as error:
+        library("refuses", "return malloc(1)", "return NULL")
+    one_sentence(str(error.value))
+    with closing(library("fails", "return length", "return -3")) as process:
+        with pytest.raises(DecoderFailed, match="pr_decode returned -3") as error:
+            process.decode(10, [[0]])
+        one_sentence(str(error.value))
+
+
 def test_an_error_in_a_process_is_one_sentence(
     clear: Path, arpa: Path, words: Path, tmp_path: Path, one_sentence: Callable[[str], None]
 ) -> None:

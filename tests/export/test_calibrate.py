@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asr_export.calibrate import apply, calibrate, expected_error, fit, right_words
+from asr_export.calibrate import LEAST_SHARE, apply, calibrate, expected_error, fit, right_words
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis, Word
 
 
@@ -73,3 +73,17 @@ def test_the_decoder_applies_the_same_line_and_keeps_the_text() -> None:
     assert (told.text, told.score) == (plain.text, plain.score)
     before = np.array([word.confidence for word in plain.words])
     assert [word.confidence for word in told.words] == pytest.approx(apply(before, 0.5, -0.6), abs=1e-6)
+
+
+@pytest.mark.parametrize("rival", [0.4, 0.05, LEAST_SHARE * 1.5, LEAST_SHARE / 2])
+def test_the_decoder_and_the_fit_have_one_least_share(rival: float) -> None:
+    x = np.log(np.array([[1 - rival - 2e-9, rival, 1e-9, 1e-9]]))
+    line = {"confidence_scale": 1.7, "confidence_offset": 0.4}
+    plain, told = (
+        [word.confidence for each in decoder.decode(x) for word in each.words]
+        for decoder in (
+            BeamSearchDecoder(["a", "b", " ", ""], config=BeamConfig(n_best=2, **settings)) for settings in ({}, line)
+        )
+    )
+    assert plain == pytest.approx([1 - rival, rival], abs=1e-6)
+    assert told == pytest.approx(apply(np.array(plain), 1.7, 0.4), abs=1e-6)

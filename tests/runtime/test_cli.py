@@ -120,6 +120,18 @@ def test_a_hot_word_may_say_how_it_sounds(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_windows_may_have_another_length(
+    run: Run, tone_bundle: Path, spell: Callable[[str], np.ndarray], tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "long.wav", spell("cut cat act " * 20), 16000)
+    expected = run("long.wav").stdout
+    assert len(expected.split()) == 60
+    assert run("long.wav", "--window-seconds", 6).stdout == expected
+    done = run("long.wav", "--window-seconds", 2)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "got windows of 2 seconds; give 5 to 3600" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_an_unusable_bundle_is_one_line_and_code_2(run: Run, recordings: list[Path], tmp_path: Path) -> None:
     for model in ("absent", ".", "one.wav"):
         done = run("one.wav", "--model", model)

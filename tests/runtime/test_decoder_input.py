@@ -161,11 +161,17 @@ def test_impossible_tokens_are_refused(tokens: list[str], blank: int, sentence: 
 def test_the_blank_is_the_empty_token_or_the_given_column() -> None:
     assert BeamSearchDecoder(["", "a", "b"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
     assert BeamSearchDecoder(["_", "a", "b"], blank=0).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
-    assert BeamSearchDecoder(["<pad>", "a", "b"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
     assert BeamSearchDecoder(["a", "b", "c"], blank=-1).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "b"
 
 
-@pytest.mark.parametrize("tokens", [["a", "b"], ["<pad>", "a", "<blank>"]])
+@pytest.mark.parametrize("name", ["<blank>", "<blk>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]"])
+def test_a_name_that_only_a_blank_has_is_enough(name: str) -> None:
+    assert BeamSearchDecoder([name, "a", "b"]).decode(np.log([[0.1, 0.8, 0.1]]))[0].text == "a"
+
+
+@pytest.mark.parametrize(
+    "tokens", [["a", "b"], ["<pad>", "a", "<blank>"], *([name, "a"] for name in ("_", "<b>", "blank", "[blank]"))]
+)
 def test_no_column_is_taken_for_the_blank_in_silence(tokens: list[str]) -> None:
     with pytest.raises(DecoderError, match=r"none of them '', the blank; name its column: blank=N"):
         BeamSearchDecoder(tokens)

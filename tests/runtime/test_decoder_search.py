@@ -193,3 +193,17 @@ def test_a_batch_on_threads_gives_what_decode_gives(arpa: tuple[str, kenlm.Model
     alone = [decoder.decode(item) for item in batch]
     for threads in (1, 2, 5):
         assert decoder.decode_batch(batch, threads=threads) == alone
+
+
+@pytest.mark.parametrize("n_best", [1, 2])
+def test_a_merged_rival_of_an_earlier_word_lowers_that_word_alone(n_best: int) -> None:
+    p = np.array([[0.6, 0.4, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]) + 1e-6
+    best = BeamSearchDecoder(["▁a", "▁b", "▁c", ""], config=BeamConfig(n_best=n_best)).decode(np.log(p))[0]
+    assert [word.confidence for word in best.words] == [pytest.approx(0.6, abs=1e-4), pytest.approx(1, abs=1e-4)]
+
+
+def test_what_a_hot_word_holds_is_in_no_confidence() -> None:
+    stream = BeamSearchDecoder(["a", "b", "c", " ", ""], config=BeamConfig(hot_words={"ab": 5.0})).stream()
+    stream.feed(np.log(np.array([[0.5, 0, 0.5, 0, 0]]) + 1e-6))
+    word = stream.partial().words[0]
+    assert (word.text, word.confidence) == ("a", pytest.approx(0.5, abs=1e-3))

@@ -204,6 +204,27 @@ def test_confidences_are_shared_among_homophones(arpa: str, n_best: int) -> None
     assert best.words[0].confidence == pytest.approx(share["to"] / sum(share.values()), abs=1e-3)
 
 
+@pytest.mark.parametrize("behind", [0.1, 0.45, 0.55, 0.9])
+@pytest.mark.parametrize("n_best", [1, 3])
+def test_a_space_at_the_end_leaves_confidences_of_homophones_alone(behind: float, n_best: int) -> None:
+    log_probs = said("T UW |")[:-1]
+    log_probs[-1, [TOKENS.index(" "), TOKENS.index("")]] = np.log([behind, 1 - behind])
+    decoder = BeamSearchDecoder(TOKENS, lexicon=LEXICON, config=BeamConfig(n_best=n_best))
+    for hypothesis in decoder.decode(log_probs):
+        assert [word.confidence for word in hypothesis.words] == [pytest.approx(1 / 3, abs=1e-3)]
+
+
+@pytest.mark.parametrize("behind", [0.1, 0.45, 0.55, 0.9])
+def test_a_space_at_the_end_leaves_what_the_language_model_says_alone(arpa: str, behind: float) -> None:
+    log_probs = said("T UW |")[:-1]
+    log_probs[-1, [TOKENS.index(" "), TOKENS.index("")]] = np.log([behind, 1 - behind])
+    config = BeamConfig(alpha=1.0, beta=0.0, end_of_sentence=False)
+    best = BeamSearchDecoder(TOKENS, language_model=arpa, lexicon=LEXICON, config=config).decode(log_probs)[0]
+    model = kenlm.Model(arpa)
+    share = {word: 10 ** model.score(word, eos=False) for word in ("two", "to", "too")}
+    assert best.words[0].confidence == pytest.approx(share["to"] / sum(share.values()), abs=0.02)
+
+
 def test_a_partial_text_has_finished_words_only() -> None:
     decoder = BeamSearchDecoder(TOKENS, lexicon=LEXICON)
     stream = decoder.stream()

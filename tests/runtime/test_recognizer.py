@@ -252,5 +252,5 @@ def test_times_in_windows_are_those_of_the_whole(tone_bundle: Path, spell: Spell
     whole = heard(3600)
     assert len(whole) == 100
     assert heard(5) == heard(10) == whole
-    with pytest.raises(EngineError, match="got window_seconds 2; give 5 to 3600 seconds"):
+    with pytest.raises(EngineError, match="got windows of 2 seconds; give 5 to 3600"):
         heard(2)

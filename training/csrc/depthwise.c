@@ -1,6 +1,6 @@
 // Depthwise convolution over time on rows of bfloat16 or float32, [batch][frames][channels], with float32 taps
-// [taps][channels] and float32 sums; channels is a multiple of 16. Plain vector types: the compiler makes a version for each level of
-// the instruction set, and the loader takes the best that the machine has.
+// [taps][channels] and float32 sums; channels is a multiple of 16. Plain vector types: the compiler makes a version for
+// each level of the instruction set, and the loader takes the best that the machine has.
 #include <stdint.h>
 
 typedef float Floats __attribute__((vector_size(64), aligned(4)));

@@ -2,8 +2,8 @@
 // NARROW(pointer, floats), which writes one.
 
 // y[t] = bias + sum over k of taps[k] * x[t + k - taps / 2]; with `flip` the taps run backwards (the gradient of x).
-VERSIONS void NAME(depthwise)(const Element* x, const float* taps, const float* bias, Element* y, long batch, long frames,
-                        long channels, long count, int flip) {
+VERSIONS void NAME(depthwise)(const Element* x, const float* taps, const float* bias, Element* y, long batch,
+                              long frames, long channels, long count, int flip) {
   const long before = count / 2;
   for (long item = 0; item < batch; item++) {
     for (long c = 0; c < channels; c += LANES) {
@@ -32,7 +32,7 @@ VERSIONS void NAME(depthwise)(const Element* x, const float* taps, const float* 
 
 // dtaps[k] = sum over items and t of x[t + k - taps / 2] * g[t]; dbias = sum of g.
 VERSIONS void NAME(depthwise_gradient)(const Element* x, const Element* g, float* dtaps, float* dbias, long batch,
-                                 long frames, long channels, long count) {
+                                       long frames, long channels, long count) {
   const long before = count / 2;
   for (long c = 0; c < channels; c += LANES) {
     Floats total = {0};

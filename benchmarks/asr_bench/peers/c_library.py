@@ -2,7 +2,8 @@
 
 It has `void *pr_load(const char *lm, const char **words, int count)` and `int pr_decode(void *decoder, const float
 *log_probs, int frames, int tokens, int beam, float alpha, float beta, float token_floor, float beam_threshold, int
-look_ahead, char *text, int capacity)`, for 29 tokens: the space, a to z, the apostrophe, the blank.
+look_ahead, char *text, int capacity)`, for 29 tokens: the space, a to z, the apostrophe, the blank. `pr_load` returns
+NULL where it cannot load, `pr_decode` the length of the text, below 0 where it cannot decode.
 """
 
 from __future__ import annotations
@@ -32,13 +33,19 @@ def load(
     library.pr_load.restype = package.c_void_p
     words = [word.encode() for word in Path(files["words"]).read_text(encoding="utf-8").split()]
     loaded = library.pr_load(files["lm"].encode(), (package.c_char_p * len(words))(*words), len(words))
+    if loaded is None:
+        raise ValueError(f"pr_load returned NULL for {files['lm']} and {len(words)} words; see what the library wants")
     decoder, text = package.c_void_p(loaded), package.create_string_buffer(CAPACITY)
     weights = [package.c_float(settings[name]) for name in ("alpha", "beta", "token_floor", "beam_threshold")]
 
     def with_beam(beam: int) -> Callable[[Any], str]:
         def decode(log_probs: Any) -> str:
             rows = package.c_void_p(log_probs.ctypes.data)
-            library.pr_decode(decoder, rows, *log_probs.shape, beam, *weights, 1, text, CAPACITY)
+            code = library.pr_decode(decoder, rows, *log_probs.shape, beam, *weights, 1, text, CAPACITY)
+            if code < 0:
+                raise ValueError(
+                    f"pr_decode returned {code} for {len(log_probs)} frames and beam {beam}, wanted a length"
+                )
             return str(text.value.decode())
 
         return decode
