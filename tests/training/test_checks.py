@@ -114,6 +114,17 @@ def test_a_recording_with_two_texts_says_so(
     assert "line 1 with another text, 'one'" in capsys.readouterr().err
 
 
+def test_a_manifest_that_is_named_twice_counts_once(
+    trained: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = trained(GOOD)
+    data = dataclasses.replace(recipe.data, train=2 * recipe.data.train)
+    fit(dataclasses.replace(recipe, data=data), tmp_path / "run", skip_bad=True)
+    said = capsys.readouterr().err
+    assert "3 utterances" in said
+    assert "3 × duplicate; left out" in said
+
+
 def test_good_data_are_not_talked_about(
     trained: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

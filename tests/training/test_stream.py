@@ -247,6 +247,46 @@ def test_speakers_and_recordings_in_both_sets_are_told_and_can_be_left_out(
         fit(streamed(epochs=1), tmp_path / "run", skip_bad=True)
 
 
+def some_again(manifest: Path, folder: Path, sample_rate: int = 16000) -> Path:
+    """Two of the shared recordings in shards of their own."""
+    rows = [{"audio": str(u.audio), "text": u.text} for u in read_manifest(manifest)[:2]]
+    (folder / "again.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prepare([folder / "again.jsonl"], folder / "again", size=1, sample_rate=sample_rate)
+    return folder / "again"
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_a_recording_in_two_folders_of_shards_is_told_and_one_of_them_left_out(
+    streamed: Callable[..., Recipe],
+    tiny_manifest: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    at_once: int,
+) -> None:
+    recipe = streamed(at_once, epochs=1)
+    train = (*recipe.data.train, Source(str(some_again(tiny_manifest, tmp_path)), 2))
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, train=train, validation=train[:1]))
+    fit(recipe, tmp_path / "kept")
+    said = capsys.readouterr().err
+    assert "10 utterances" in said and "2 × duplicate; kept as they are" in said
+    run = loop.begin(recipe, tmp_path / "run", torch.device("cpu"), skip_bad=True)
+    assert Counter(texts_of(run, 0)) == Counter(u.text for u in read_manifest(tiny_manifest))
+
+
+def test_recordings_hashed_at_several_rates_are_told(
+    streamed: Callable[..., Recipe], tiny_manifest: Path, tmp_path: Path
+) -> None:
+    recipe = streamed(epochs=1)
+    slow = Source(str(some_again(tiny_manifest, tmp_path, 8000)))
+    told = "data: recordings were hashed at 8000 and 16000 Hz"
+    for train, validation in [((*recipe.data.train, slow), recipe.data.train), ((slow,), recipe.data.validation)]:
+        data = dataclasses.replace(recipe.data, train=train, validation=validation)
+        run = loop.begin(dataclasses.replace(recipe, data=data), tmp_path / "run", torch.device("cpu"))
+        assert told in loop.opening(run) and "--sample-rate 16000" in loop.opening(run)
+    alone = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, train=(slow,), validation=(slow,)))
+    assert "hashed" not in loop.opening(loop.begin(alone, tmp_path / "run", torch.device("cpu")))
+
+
 def test_shards_serve_for_validation(tiny_recipe: Callable[..., Recipe], shards: Path, tmp_path: Path) -> None:
     run = loop.begin(tiny_recipe(), tmp_path, torch.device("cpu"))
     data = dataclasses.replace(run.recipe.data, validation=(Source(str(shards)),))

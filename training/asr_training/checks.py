@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from asr_training import processes
 from asr_training.corpus import Corpus
 from asr_training.manifest import Fault, Utterance
 from asr_training.recipe import Data
+from asr_training.shards import ShardedUtterance
 from asr_training.stream import TrainingData
 
 SHOWN = 3  # lines of each kind; the file has them all
@@ -25,21 +27,30 @@ def check_data(train: TrainingData, validation: Corpus, data: Data, stride: int,
     speaker who is in both sets) are told; with `skip_bad` they are taken out of the training data, too.
     """
 
+    first: dict[str, Utterance] = {}
+    by_heart = learns_by_heart(data)
+
     def find(part: Corpus) -> dict[int, Fault]:
-        # Duplicates in shards were looked for when they were made: here they might be in different groups.
-        doubts = long_texts(part, stride) | (duplicates(part) if part is train else {})
-        if not learns_by_heart(data):
-            doubts = duplicates(part, validation) | shared_speakers(part, validation) | doubts
+        doubts = long_texts(part, stride) | duplicates(part, first)
+        if not by_heart:
+            doubts = in_both_sets(part, validation) | shared_speakers(part, validation) | doubts
         return doubts
 
     faults: list[Fault] = [*validation.faults]
     doubts: list[Fault] = []
+    keys, rates = array("Q"), set() if by_heart else rates_of(validation)
     for part in train.parts():
         faults += part.faults
         doubts += find(part).values()
+        keys.extend(key_of(noticed.digest) for noticed in part.store.noticed)
+        rates |= rates_of(part)
+    first |= first_of_repeated(train, keys)
+    if first:  # which is rare, and only now it is known which they are
+        doubts = [doubt for part in train.parts() for doubt in find(part).values()]
     listed = faults + doubts
+    hashes = told_of_rates(rates, validation.config.sample_rate) if len(rates) > 1 else ""
     if not listed:
-        return ""
+        return hashes
     if processes.number() == 0:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("".join(f"{fault.kind}: {fault}\n" for fault in listed), encoding="utf-8")
@@ -47,7 +58,7 @@ def check_data(train: TrainingData, validation: Corpus, data: Data, stride: int,
         refuse(faults, report)
     if skip_bad:
         train.leave_out(find)
-    return told(listed, report, skip_bad)
+    return "\n".join([told(listed, report, skip_bad), *([hashes] if hashes else [])])
 
 
 def refuse_faults(corpus: Corpus) -> None:
@@ -91,22 +102,66 @@ def long_texts(train: Corpus, stride: int) -> dict[int, Fault]:
     return faults
 
 
-def duplicates(train: Corpus, validation: Corpus | None = None) -> dict[int, Fault]:
-    """Training utterances whose samples are those of an earlier one, or of one in `validation`."""
+def key_of(digest: str) -> int:
+    """Eight bytes of a digest, to look for those that may be there twice without holding all of them."""
+    return int(digest[-16:], 16)
+
+
+def first_of_repeated(train: TrainingData, keys: array[int]) -> dict[str, Utterance]:
+    """The first utterance of recordings that are there more than once, by digest; `keys` are those of all."""
+    found, counts = np.unique(np.array(keys, np.uint64), return_counts=True)
+    repeated = set(found[counts > 1].tolist())
     first: dict[str, Utterance] = {}
-    if validation is not None:
-        pairs = zip(validation.utterances, validation.store.noticed, strict=True)
-        first = {noticed.digest: utterance for utterance, noticed in pairs}
-    faults = {}
-    for index, (utterance, noticed) in enumerate(zip(train.utterances, train.store.noticed, strict=True)):
+    for part in train.parts() if repeated else ():
+        for utterance, noticed in zip(part.utterances, part.store.noticed, strict=True):
+            if key_of(noticed.digest) in repeated:
+                first.setdefault(noticed.digest, utterance)
+    return first
+
+
+def duplicates(part: Corpus, first: dict[str, Utterance]) -> dict[int, Fault]:
+    """Utterances whose samples are those of an earlier one, of this part of the training data or another."""
+    faults, met = {}, set()
+    for index, (utterance, noticed) in enumerate(zip(part.utterances, part.store.noticed, strict=True)):
         known = first.get(noticed.digest)
-        if known is not None:
-            text = "the same text" if known.text == utterance.text else f"another text, {known.text!r}"
-            detail = f"{utterance.audio} is the recording of {known.where} with {text}; remove one of them"
-            faults[index] = Fault("recording in both sets" if validation else "duplicate", utterance.where, detail)
-        elif validation is None:
-            first[noticed.digest] = utterance
+        # The first itself is met again where a manifest is named twice.
+        if known and (known.where != utterance.where or noticed.digest in met):
+            faults[index] = Fault("duplicate", utterance.where, same_recording(utterance, known))
+        met.add(noticed.digest)
     return faults
+
+
+def in_both_sets(part: Corpus, validation: Corpus) -> dict[int, Fault]:
+    """Training utterances whose samples are those of one in `validation`."""
+    pairs = zip(validation.utterances, validation.store.noticed, strict=True)
+    held = {noticed.digest: utterance for utterance, noticed in pairs}
+    faults = {}
+    for index, (utterance, noticed) in enumerate(zip(part.utterances, part.store.noticed, strict=True)):
+        if known := held.get(noticed.digest):
+            faults[index] = Fault("recording in both sets", utterance.where, same_recording(utterance, known))
+    return faults
+
+
+def same_recording(utterance: Utterance, known: Utterance) -> str:
+    """That an utterance has the samples of another one, in words."""
+    text = "the same text" if known.text == utterance.text else f"another text, {known.text!r}"
+    return f"{utterance.audio} is the recording of {known.where} with {text}; remove one of them"
+
+
+def rates_of(corpus: Corpus) -> set[int]:
+    """The rates, hertz, of the samples that the digests are of: for shards that with which they were made."""
+    return {
+        u.recording.rate if isinstance(u, ShardedUtterance) else corpus.config.sample_rate for u in corpus.utterances
+    }
+
+
+def told_of_rates(rates: set[int], wanted: int) -> str:
+    """That recordings were hashed at several rates, in words."""
+    found = " and ".join(map(str, sorted(rates)))
+    return (
+        f"data: recordings were hashed at {found} Hz, and one that is there at two of these is not found;"
+        f" make the shards with asr-train prepare --sample-rate {wanted}"
+    )
 
 
 def shared_speakers(train: Corpus, validation: Corpus) -> dict[int, Fault]:
