@@ -9,7 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:  # the runtime is installed alone
+    sys.exit("asr-bench: typer is missing; install it with: pip install 'asr-deploy[bench]'")
 
 from asr_bench import report
 from asr_bench.machine import machine

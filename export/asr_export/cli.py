@@ -7,7 +7,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:  # the runtime is installed alone
+    sys.exit("asr-export: typer is missing; install it with: pip install 'asr-deploy[export]'")
 
 from asr_export.cli_deploy import doctor_command, to_tensorrt_command, to_triton_command
 from asr_export.cli_tune import tune_command

@@ -22,7 +22,7 @@ from asr_runtime.options import destination, parse, raw_format, search_settings
 from asr_runtime.outputs import Output
 from asr_runtime.progress import Report, say
 from asr_runtime.raw import RawAudio, RawFormat
-from asr_runtime.recognizer import Recognizer, load
+from asr_runtime.recognizer import Recognizer, load, place
 from asr_runtime.transcript import Transcript
 
 DONE, SOME_FAILED, UNUSABLE, READER_LEFT = 0, 1, 2, 128 + 13  # as a shell counts SIGPIPE
@@ -99,7 +99,7 @@ def _verify(options: argparse.Namespace) -> int:
     from asr_runtime.verify import verify
 
     passed = True
-    for outcome in verify(Bundle.load(Path(options.verify)), options.device, precision=options.precision):
+    for outcome in verify(Bundle.load(place(options.verify)), options.device, precision=options.precision):
         passed = passed and outcome.passed
         print(outcome, flush=True)
         for kind, changed in (("best path", outcome.greedy), ("beam search", outcome.text)):

@@ -46,7 +46,7 @@ class BeamConfig:
     n_best: texts returned; 1 is fastest, since hypotheses that go on alike are then merged.
     hot_words: word or phrase -> boost, added when it stands in the text (below 0: taken away); they need be
         neither in the lexicon nor in the language model. Part of a boost counts while its phrase is being spelled.
-        With a lexicon of pronunciations, ``"kubernetes=cooper netties"`` says how a word sounds that it does not have.
+        With a lexicon of pronunciations, ``"kubernetes=cooper net ease"`` says how a word sounds that it does not have.
     """
 
     beam_size: int = 100
@@ -137,6 +137,8 @@ class BeamSearchDecoder:
         blank: int | None = None,
         config: BeamConfig | None = None,
     ) -> None:
+        if config is not None and not isinstance(config, BeamConfig):
+            raise DecoderError(f"got the configuration {config!r:.80}, wanted a BeamConfig, like BeamConfig(alpha=0.8)")
         self.tokens = _check_tokens(tokens)
         self.config = default_config(language_model) if config is None else config
         lm = None if language_model is None else os.fspath(language_model)

@@ -307,5 +307,9 @@ def _run_options(group: argparse._ArgumentGroup) -> None:
     add("-v", "--verbose", action=argparse.BooleanOptionalAction, default=False, help="say what took how long")
     add("-q", "--quiet", action="store_true", help="only errors on standard error")
     add("--ray", metavar="HOST:PORT", help="run on the Ray cluster there, whose machines see the same files")
-    add("--verify", metavar="BUNDLE", help="check the bundle's models on this machine, in place of recordings")
+    add(
+        "--verify",
+        metavar="BUNDLE",
+        help="check a bundle's models on this machine, in place of recordings",
+    )
     add("--debug", action="store_true", help="show a traceback with an error")

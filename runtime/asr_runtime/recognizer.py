@@ -61,7 +61,7 @@ def load(
     """
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
-    bundle = Bundle.load(_place(path))
+    bundle = Bundle.load(place(path))
     engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
@@ -74,7 +74,7 @@ def load(
     )
 
 
-def _place(path: str | os.PathLike[str] | None) -> Path:
+def place(path: str | os.PathLike[str] | None) -> Path:
     """Where the bundle of a path lies; what is not there may be the name of one that comes along.
 
     None is the one that comes along by the name of `DEFAULT`, whatever lies in the folder at hand.
@@ -183,6 +183,8 @@ class Recognizer:
             return next(self._all_or_raise([audio]))
         if isinstance(audio, np.ndarray):
             raise TypeError("samples need their rate: transcribe(samples, sample_rate)")
+        if not isinstance(audio, Iterable):
+            raise TypeError(f"got {audio!r:.80}, wanted a path, samples with their rate, or an iterable of recordings")
         return self._all_or_raise(audio)
 
     def _all_or_raise(self, recordings: Iterable[Recording]) -> Iterator[Transcript]:

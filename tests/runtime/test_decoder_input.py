@@ -230,3 +230,8 @@ def test_many_equal_weights_leave_room_for_heavier_ones() -> None:
     flat[:, TOKENS.index("")] = -0.3
     log_probs = np.concatenate([flat, spell("cut"), flat])
     assert BeamSearchDecoder(TOKENS, config=BeamConfig(beam_size=8)).decode(log_probs)[0].text == "cut"
+
+
+def test_a_configuration_of_another_type_is_refused() -> None:
+    with pytest.raises(DecoderError, match=r"wanted a BeamConfig, like BeamConfig\(alpha=0.8\)"):
+        BeamSearchDecoder(["a", ""], config={"beam_size": 5})  # type: ignore[arg-type]

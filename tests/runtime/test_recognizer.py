@@ -254,3 +254,9 @@ def test_times_in_windows_are_those_of_the_whole(tone_bundle: Path, spell: Spell
     assert heard(5) == heard(10) == whole
     with pytest.raises(EngineError, match="got windows of 2 seconds; give 5 to 3600"):
         heard(2)
+
+
+@pytest.mark.parametrize("nothing", [None, 5])
+def test_what_is_no_recording_is_refused_at_once(tone_bundle: Path, nothing: object) -> None:
+    with pytest.raises(TypeError, match="wanted a path, samples with their rate, or an iterable"):
+        asr_runtime.load(tone_bundle).transcribe(nothing)  # type: ignore[call-overload]

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:  # the runtime is installed alone
+    sys.exit("asr-train: typer is missing; install it with: pip install 'asr-deploy[train]'")
 
 from asr_runtime.errors import AsrError, RecipeError
 
