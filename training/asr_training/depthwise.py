@@ -69,7 +69,8 @@ class DepthwiseFunction(torch.autograd.Function):
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve each channel of x [batch, frames, channels] over time with its own taps; padding is zero, size kept."""
     fast = x.device.type == "cpu" and x.dtype in TYPES and x.shape[2] % CHANNEL_BLOCK == 0
-    if fast and torch.is_grad_enabled() and kernel() is not None:
+    # A tracer, as that of torch.onnx.export, would take the kernel's result for a constant.
+    if fast and torch.is_grad_enabled() and not torch.jit.is_tracing() and kernel() is not None:
         y: Tensor = DepthwiseFunction.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
     padding, channels = weight.shape[2] // 2, x.shape[2]
