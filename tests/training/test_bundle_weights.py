@@ -57,7 +57,7 @@ def test_a_run_begins_from_the_bundle_that_ships(
     recipe = dataclasses.replace(tiny_recipe(epochs=1), model=ConvolutionAttention(), features=Features())
     fit(recipe, tmp_path / "run", start=ENGLISH)
     provenance = json.loads((tmp_path / "run/last/config.json").read_text())["provenance"]
-    assert provenance["from"]["provenance"]["recipe"]["name"].startswith("english")
+    assert provenance["from"]["provenance"]["steps"] > 0
 
 
 def test_a_recurrent_bundle_is_refused(tmp_path: Path) -> None:
