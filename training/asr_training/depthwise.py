@@ -70,7 +70,8 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve each channel of x [batch, frames, channels] over time with its own taps; padding is zero, size kept."""
     fast = x.device.type == "cpu" and x.dtype in TYPES and x.shape[2] % CHANNEL_BLOCK == 0
     # A tracer, as that of torch.onnx.export, would take the kernel's result for a constant.
-    if fast and torch.is_grad_enabled() and not torch.jit.is_tracing() and kernel() is not None:
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if fast and torch.is_grad_enabled() and not traced and kernel() is not None:
         y: Tensor = DepthwiseFunction.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
     padding, channels = weight.shape[2] // 2, x.shape[2]
