@@ -16,8 +16,7 @@ from asr_runtime import engines
 from asr_runtime.bundle import Bundle
 from asr_runtime.decoder import Hypothesis
 from asr_runtime.errors import DecoderError
-from asr_runtime.greedy import GreedyDecoder
-from asr_runtime.recognizer import Recognizer
+from asr_runtime.recognizer import Recognizer, best_path
 
 ENGLISH = (" ", *"abcdefghijklmnopqrstuvwxyz", "'", "")
 FRAME_SECONDS = 0.04
@@ -117,7 +116,7 @@ class _Kept:
     """A decoder that keeps the log-probabilities that it was given for the latest recording."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._greedy = GreedyDecoder(bundle.tokens, blank=bundle.blank)
+        self._greedy = best_path(bundle)
         self._parts: list[NDArray[np.float32]] = []
 
     @property

@@ -10,7 +10,7 @@ from asr_export.check import renew_check
 from asr_runtime.bundle import Bundle, NewFile, update_bundle
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import ExportError
-from asr_runtime.lexicon import has_pronunciations
+from asr_runtime.recognizer import is_pronounced
 
 
 def language_model_file(language_model: Path, tokens: Sequence[str], lexicon: Path | None = None) -> NewFile:
@@ -72,4 +72,4 @@ def add_lexicon(path: Path, lexicon: Path, *, force: bool = False) -> Bundle:
 
 def _pronunciations(bundle: Bundle) -> Path | None:
     own = bundle.find("lexicon")
-    return bundle.path(own) if own and has_pronunciations(bundle.path(own)) else None
+    return bundle.path(own) if own and is_pronounced(bundle) else None

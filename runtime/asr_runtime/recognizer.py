@@ -66,7 +66,7 @@ def load(
     return Recognizer(
         bundle,
         engine,
-        best_path(bundle) if greedy else beam_search(bundle, language_model, beam),
+        decoder_for(bundle, greedy=greedy, language_model=language_model, **beam),
         batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
@@ -87,6 +87,13 @@ def place(path: str | os.PathLike[str] | None) -> Path:
         known = ", ".join(names) or "none"
         raise BundleError(f"{packaged.name}: there is no such bundle; give its path, or one that comes along: {known}.")
     return packaged
+
+
+def decoder_for(
+    bundle: Bundle, *, greedy: bool = False, language_model: bool | str | os.PathLike[str] = True, **beam: Any
+) -> GreedyDecoder | BeamSearchDecoder:
+    """The decoder that `load` takes for these arguments; greedy, `beam` is left aside."""
+    return best_path(bundle) if greedy else beam_search(bundle, language_model, beam)
 
 
 def is_pronounced(bundle: Bundle) -> bool:

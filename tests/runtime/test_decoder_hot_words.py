@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from phrases import count
 
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import DecoderError
@@ -31,15 +32,6 @@ def texts(log_probs: np.ndarray) -> dict[str, float]:
         text = " ".join("".join(TOKENS[k] for k, _ in itertools.groupby(path)).split())
         totals[text] += math.exp(sum(float(log_probs[t, k]) for t, k in enumerate(path)))
     return {text: math.log(p) for text, p in totals.items()}
-
-
-def count(words: list[str], phrase: str) -> int:
-    """How often the phrase stands in the words, without overlaps."""
-    parts, found, i = phrase.split(), 0, 0
-    while i < len(words):
-        hit = words[i : i + len(parts)] == parts
-        found, i = (found + 1, i + len(parts)) if hit else (found, i + 1)
-    return found
 
 
 @settings(max_examples=120, deadline=None)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from phrases import count
 
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
 from asr_runtime.errors import DecoderError
@@ -75,14 +76,6 @@ def texts(log_probs: np.ndarray) -> dict[str, float]:
         for words in itertools.product(*(by_sound[part] for part in parts)):
             totals[" ".join(words)] += weight
     return {text: math.log(p) for text, p in totals.items()}
-
-
-def count(words: list[str], phrase: str) -> int:
-    parts, found, i = phrase.split(), 0, 0
-    while i < len(words):
-        hit = words[i : i + len(parts)] == parts
-        found, i = (found + 1, i + len(parts)) if hit else (found, i + 1)
-    return found
 
 
 def expected(log_probs: np.ndarray, config: BeamConfig, lm: str | None) -> dict[str, float]:

@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 import pysubs2
 import pytest
 import webvtt
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from asr_runtime.subtitles import APART, LONGEST, PAUSE, SHORTEST, Layout
@@ -80,14 +80,14 @@ def test_long_speech_is_cut_behind_its_longest_pause_into_lines_of_like_length()
 
 @given(SPOKEN)
 def test_srt_is_read_by_another_program(words: tuple[Word, ...]) -> None:
+    assume(not re.search("< */? *[bius] *>", transcript_of(words).text))  # which that program takes for its own tags
     read = pysubs2.SSAFile.from_string(written("srt", transcript_of(words)), format_="srt", keep_unknown_html_tags=True)
     cues = Layout().cues(words)
     assert [(event.start, event.end) for event in read] == [
         (round(1000 * cue.start), round(1000 * cue.end)) for cue in cues
     ]
     shown = " ".join(event.text.replace("\\N", " ") for event in read)
-    said = transcript_of(words).text
-    assert shown == said or re.search("</?[bius]>", said, re.IGNORECASE)  # which that program takes for its own tags
+    assert shown == transcript_of(words).text
 
 
 SRT = re.compile(r"(\d+)\n(\d\d:\d\d:\d\d,\d{3}) --> (\d\d:\d\d:\d\d,\d{3})\n((?:.+\n)+)\n")

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from asr_bench.manifest import Normaliser, Utterance, normalise
+from asr_export.calibrate import BINS, expected_error
 from asr_runtime.errors import AsrError
 from asr_runtime.recognizer import Recognizer
 from asr_runtime.transcript import Transcript
 from asr_training.text import rate_interval
-
-BINS = 10
 
 
 @dataclass(frozen=True)
@@ -146,10 +145,10 @@ def reliability(pairs: Sequence[tuple[float, bool]]) -> dict[str, Any]:
         return {"words": 0, "expected_calibration_error": None, "bins": []}
     confidence, right = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], float)
     places = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    bins, error = [], 0.0
+    bins = []
     for place in np.unique(places):
         inside = places == place
         mean, share = float(confidence[inside].mean()), float(right[inside].mean())
         bins.append({"words": int(inside.sum()), "confidence": round(mean, 4), "right": round(share, 4)})
-        error += inside.mean() * abs(mean - share)
-    return {"words": len(pairs), "expected_calibration_error": round(float(error), 4), "bins": bins}
+    error = expected_error(confidence, right)
+    return {"words": len(pairs), "expected_calibration_error": round(error, 4), "bins": bins}

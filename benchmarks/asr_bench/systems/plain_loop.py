@@ -15,8 +15,7 @@ from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import pad
 from asr_runtime.engines.onnx import OUTPUTS, onnx_model, unpad
-from asr_runtime.greedy import GreedyDecoder
-from asr_runtime.recognizer import beam_search
+from asr_runtime.recognizer import decoder_for
 
 
 class PlainLoop:
@@ -44,10 +43,6 @@ class PlainLoop:
 
 def load(model: str, setting: Setting, options: Mapping[str, Any]) -> PlainLoop:
     """The bundle `model` with its decoder; `options` are those of the beam search, or `greedy`."""
-    options = {name: value for name, value in options.items() if name != "bundle"}
     bundle = Bundle.load(model)
-    if options.pop("greedy", False):
-        decoder: Any = GreedyDecoder(bundle.tokens, blank=bundle.blank)
-    else:
-        decoder = beam_search(bundle, options.pop("language_model", True), options)
+    decoder = decoder_for(bundle, **{name: value for name, value in options.items() if name != "bundle"})
     return PlainLoop(bundle, decoder, setting["precision"] or None, setting["threads"])

@@ -17,8 +17,7 @@ from asr_bench.systems import Setting
 from asr_bench.systems.ours import Ours
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import RecipeError
-from asr_runtime.greedy import GreedyDecoder
-from asr_runtime.recognizer import Recognizer, beam_search
+from asr_runtime.recognizer import Recognizer, decoder_for
 from asr_training.checkpoint import load_checkpoint
 
 
@@ -45,9 +44,5 @@ def load(model: str, setting: Setting, options: Mapping[str, Any]) -> Ours:
     bundle, checkpoint = Bundle.load(options.pop("bundle")), load_checkpoint(Path(model))
     if list(bundle.tokens) != checkpoint.alphabet.tokens:
         raise RecipeError(f"{model} has other tokens than the bundle {bundle.name}; give the checkpoint of its model.")
-    if options.pop("greedy", False):
-        decoder: Any = GreedyDecoder(bundle.tokens, blank=bundle.blank)
-    else:
-        decoder = beam_search(bundle, options.pop("language_model", True), options)
-    engine = TorchEngine(checkpoint.model)
+    engine, decoder = TorchEngine(checkpoint.model), decoder_for(bundle, **options)
     return Ours(Recognizer(bundle, engine, decoder, batch_size=setting["batch_size"], threads=setting["threads"]))
