@@ -13,7 +13,8 @@ def convolution_attention(
     graph: GraphBuilder, features: str, frames: str, encoder: ConvolutionAttentionEncoder
 ) -> tuple[str, str]:
     """Features [batch, mels, frames] to logits [batch, frames out, tokens] and the frames of each item."""
-    frames = graph.ceil_divide(frames, 4, "frames")
+    finer = encoder.config.subframes > 1
+    frames = graph.ceil_divide(frames, 4, "steps" if finer else "frames")
     x = stem(graph, features, encoder.stem, "encoder.stem")
     size = graph.size(x, 1, "frames.most")
     mask = graph.mask(frames, size, [2], "encoder.mask")
@@ -28,7 +29,16 @@ def convolution_attention(
         x = convolution_block(graph, x, mask, block, f"encoder.blocks.{i}")
         if encoder.condition is not None and i == encoder.intermediate_block:
             x = condition(graph, x, encoder.intermediate, encoder.condition, "encoder.condition")
-    return graph.linear(graph.layer_norm(x, encoder.norm, "encoder.norm"), encoder.output, "logits"), frames
+    logits = graph.linear(graph.layer_norm(x, encoder.norm, "encoder.norm"), encoder.output, "logits")
+    return subframes(graph, logits, frames, encoder) if finer else (logits, frames)
+
+
+def subframes(graph: GraphBuilder, logits: str, steps: str, encoder: ConvolutionAttentionEncoder) -> tuple[str, str]:
+    """The frames that each step has side by side, one after the other: [batch, steps · subframes, tokens]."""
+    count = encoder.config.subframes
+    tokens = encoder.output.out_features // count
+    logits = graph.node("Reshape", logits, graph.integers(0, -1, tokens), name="logits.finer")
+    return logits, graph.node("Mul", steps, graph.integers(count, scalar=True), name="frames")
 
 
 def condition(graph: GraphBuilder, x: str, found: nn.Linear, layer: nn.Linear, name: str) -> str:

@@ -41,6 +41,8 @@ CONVOLUTION_ATTENTIONS = [
         {"kernel": 9, "expansion": 1},
         {"conditioned": True},
         {"phonemes": 40, "conditioned": True},
+        {"subframes": 2},
+        {"subframes": 4},
     )
 ]
 FEATURES = [

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,13 +40,15 @@ def bundle_of(folder: Path, architecture: Model, weights: str = "fp32") -> Path:
     return folder / "bundle"
 
 
-@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"conditioned": True}, {"subframes": 2}], ids=str)
 @pytest.mark.parametrize("weights, tolerance", [("fp32", 1e-6), ("fp16", 1e-3), ("int8", 1e-2)])
-def test_a_bundle_gives_its_weights_back(tmp_path: Path, weights: str, tolerance: float, conditioned: bool) -> None:
-    loaded = load_bundle(bundle_of(tmp_path, dataclasses.replace(SMALL, conditioned=conditioned), weights))
+def test_a_bundle_gives_its_weights_back(
+    tmp_path: Path, weights: str, tolerance: float, changes: dict[str, Any]
+) -> None:
+    loaded = load_bundle(bundle_of(tmp_path, dataclasses.replace(SMALL, **changes), weights))
     earlier = load_checkpoint(tmp_path / "checkpoint")
     assert loaded.alphabet == earlier.alphabet and loaded.features == earlier.features
-    known = {k for k in earlier.model.state_dict() if conditioned or "intermediate" not in k}
+    known = {k for k in earlier.model.state_dict() if "conditioned" in changes or "intermediate" not in k}
     for name in known:
         expected, got = earlier.model.state_dict()[name], loaded.model.state_dict()[name]
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)

@@ -19,6 +19,7 @@ CONFIGS: dict[str, Model] = {
     "conditioned on phonemes": ConvolutionAttention(
         stem=32, width=32, blocks=3, heads=2, kernel=7, phonemes=40, conditioned=True
     ),
+    "two frames a step": ConvolutionAttention(stem=32, width=32, blocks=3, heads=2, kernel=7, subframes=2),
 }
 
 

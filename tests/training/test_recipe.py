@@ -101,6 +101,8 @@ def test_the_architecture_chooses_the_table_of_the_model(tmp_path: Path) -> None
         (('"crnn"', '"crnn"\nblocks = -1'), "[model]: blocks is -1"),
         (('"crnn"', '"convolution-attention"\nkernel = 4'), "kernel is 4"),
         (('"crnn"', '"convolution-attention"\nheads = 0'), "heads is 0"),
+        (('"crnn"', '"convolution-attention"\nsubframes = 3'), "subframes is 3"),
+        (('"crnn"', '"convolution-attention"\nsubframes = 2\nconditioned = true'), "conditioned is true"),
         (('[{ path = "train.jsonl" }]', "[]"), "train is empty"),
         (('[{ path = "dev.jsonl" }]', "[]"), "validation is empty"),
         (('{ path = "train.jsonl" }', '{ path = "train.jsonl", repeat = 0 }'), "[data]: repeat is 0"),

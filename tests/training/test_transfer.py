@@ -77,6 +77,30 @@ def test_new_blocks_begin_as_the_identity_and_learn(
     assert any(p.grad is not None and bool(p.grad.any()) for p in new)
 
 
+def test_more_frames_a_step_begin_as_copies(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    coarse = MODELS["convolution-attention"]
+    earlier = checkpoint(tmp_path / "c", coarse)
+    finer = dataclasses.replace(coarse, subframes=2)
+    model, origin = begun(recipe_of(tiny_recipe(), finer), tmp_path / "c")
+    assert origin["changes"] == ["each step writes 2 frames in place of 1; they begin alike"]
+    (now, frames), (before, steps) = model(WAVEFORMS, LENGTHS), earlier(WAVEFORMS, LENGTHS)
+    assert torch.equal(frames, 2 * steps)
+    torch.testing.assert_close(now[0], before[0].repeat_interleave(2, 0), rtol=0, atol=1e-6)
+    with pytest.raises(RecipeError, match="subframes is 1, but 2 in"):
+        write_checkpoint(tmp_path / "f", Checkpoint(model, FEATURES, finer, Alphabet("abc "), {}), {}, {})
+        begun(recipe_of(tiny_recipe(), coarse), tmp_path / "f")
+
+
+def test_another_alphabet_of_finer_frames_keeps_what_both_have(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    finer = dataclasses.replace(MODELS["convolution-attention"], subframes=2)
+    earlier = checkpoint(tmp_path / "c", finer)
+    model, _ = begun(recipe_of(tiny_recipe(), finer, " bcé"), tmp_path / "c")
+    old, new = earlier.encoder.output.weight, model.encoder.output.weight
+    assert torch.equal(new[[0, 1, 2, 4, 5, 6, 7, 9]], old[[3, 1, 2, 4, 8, 6, 7, 9]])
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_another_alphabet_replaces_the_output_layer_and_keeps_what_both_have(
     name: str, tiny_recipe: Callable[..., Recipe], tmp_path: Path

@@ -13,16 +13,20 @@ from torch.optim.swa_utils import AveragedModel
 
 from asr_training import processes
 from asr_training.corpus import Batch
+from asr_training.denominator import Bigram, denominator
 from asr_training.model import AcousticModel, ConvolutionAttentionEncoder
 from asr_training.recipe import Training
 
 
 class Objective(nn.Module):
-    """The loss of a model on a batch: CTC, and a second CTC at the intermediate layer if so configured."""
+    """The loss of a model on a batch: CTC, and a second CTC at the intermediate layer if so configured.
 
-    def __init__(self, model: AcousticModel, config: Training) -> None:
+    With a bigram of the tokens the likelihood of all texts is taken off, see `denominator`.
+    """
+
+    def __init__(self, model: AcousticModel, config: Training, bigram: Bigram | None) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.bigram = model, config, bigram
 
     def forward(
         self,
@@ -41,15 +45,17 @@ class Objective(nn.Module):
         dtype = torch.float16 if config.float16 else torch.bfloat16
         with torch.autocast(features.device.type, dtype, enabled=config.float16 or config.bfloat16):
             log_probs, frames, intermediate = self.model.encode(features, frames)
-        loss = ctc_loss(log_probs, frames, labels, counts)
+        loss = fitted = ctc_loss(log_probs, frames, labels, counts)
+        if self.bigram is not None:
+            fitted = loss + config.discriminative * denominator(log_probs, frames, self.bigram).sum()
         weight = config.intermediate_weight
         if intermediate is None or not weight:
-            return loss.detach(), loss, None
+            return loss.detach(), fitted, None
         if phonemes is None or phoneme_counts is None:
             second = ctc_loss(intermediate, frames, labels, counts)
         else:
             second = ctc_loss(intermediate, frames, phonemes, phoneme_counts)
-        return loss.detach(), (1 - weight) * loss, weight * second
+        return loss.detach(), (1 - weight) * fitted, weight * second
 
 
 def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
@@ -79,13 +85,15 @@ def moving_average(model: AcousticModel, decay: float) -> AveragedModel:
 class Learner:
     """A model that is fitted; `averaged` is the one to validate and to keep."""
 
-    def __init__(self, model: AcousticModel, config: Training, device: torch.device) -> None:
+    def __init__(
+        self, model: AcousticModel, config: Training, device: torch.device, bigram: Bigram | None = None
+    ) -> None:
         encoder = model.encoder
         if isinstance(encoder, ConvolutionAttentionEncoder) and not encoder.config.conditioned:
             # A layer that nothing depends on is no parameter: DistributedDataParallel waits for every gradient.
             encoder.intermediate.requires_grad_(config.intermediate_weight > 0)
         self.model, self.config, self.device = model, config, device
-        self.objective: nn.Module = Objective(model, config)
+        self.objective: nn.Module = Objective(model, config, bigram)
         if processes.count() > 1:
             devices = [device] if device.type == "cuda" else None
             self.objective = DistributedDataParallel(self.objective, devices, broadcast_buffers=False)

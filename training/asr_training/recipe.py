@@ -97,6 +97,7 @@ class ConvolutionAttention:
     attention_every: int = 3
     dropout: float = 0.1
     phonemes: int = 0  # what the intermediate layer tells apart, besides the blank; 0: the alphabet's characters
+    subframes: int = 1  # frames of log-probabilities for four feature frames: 1, 2 or 4; finer for fast speech
     conditioned: bool = False  # what the intermediate layer found goes into the blocks behind it
 
 
@@ -133,6 +134,7 @@ class Training:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     intermediate_weight: float = 0.0  # share of a second CTC loss at two thirds of the blocks
+    discriminative: float = 0.0  # weight of all texts' likelihood, taken off that of the right one; see denominator.py
     bfloat16: bool = False  # autocast of matrix products; weights stay float32
     float16: bool = False  # the same in float16, with a scaled loss; for GPUs without bfloat16
     ema: float = 0.0  # decay of the moving average of weights that is validated and kept; 0: none
@@ -226,6 +228,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "attention_every": (1, 256),
         "dropout": (0, 0.95),
         "phonemes": (0, 10_000),
+        "subframes": (1, 4),
     },
     Augment: {
         "speed": (0, 1),
@@ -250,6 +253,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "weight_decay": (0, 10),
         "clip_norm": (1e-9, 1e9),
         "intermediate_weight": (0, 0.99),
+        "discriminative": (0, 1),
         "seed": (0, 2**31 - 1),  # a step's own seed is made of it and of the step's number in 64 bits
         "validate_every_minutes": (0, 1_000_000),
         "threads": (0, 1024),
@@ -316,6 +320,10 @@ def check_model(model: Model) -> None:
         raise RecipeError(f"[model]: width {model.width} is not a multiple of twice the {model.heads} heads")
     elif model.kernel % 2 == 0:
         raise RecipeError(f"[model]: kernel is {model.kernel}; take an odd number")
+    elif model.subframes not in (1, 2, 4):
+        raise RecipeError(f"[model]: subframes is {model.subframes}; take 1, 2 or 4")
+    elif model.conditioned and model.subframes > 1:
+        raise RecipeError(f"[model]: subframes is {model.subframes} and conditioned is true; take 1 with it")
 
 
 def check_features(features: Features) -> None:

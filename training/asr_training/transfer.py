@@ -31,12 +31,13 @@ def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, 
     weights = earlier.model.state_dict()
     fresh = model.state_dict()
     layers = OUTPUT_LAYERS[: 1 if getattr(recipe.model, "phonemes", 0) else 2]
+    finer = repeat_subframes(layers, weights, subframes(earlier.architecture), subframes(recipe.model))
     replaced = replace_output_layers(layers, weights, fresh, earlier.alphabet, Alphabet(recipe.data.alphabet))
     model.load_state_dict(fresh | weights)
     deepened = clear_new_blocks(model, earlier.architecture.blocks)
     return {
         "sha256": digest(folder),
-        "changes": [change for change in (replaced, deepened) if change],
+        "changes": [change for change in (finer, replaced, deepened) if change],
         "provenance": earlier.provenance,
     }
 
@@ -92,8 +93,31 @@ def shape(model: Model) -> dict[str, Any]:
     A conditioned model keeps its blocks, too: more of them would move the layer that it is conditioned on.
     """
     values = dataclasses.asdict(model)
-    free = ("dropout",) if values.get("conditioned") else ("blocks", "dropout")
+    free = ("dropout", "subframes") if values.get("conditioned") else ("blocks", "dropout", "subframes")
     return {key: value for key, value in values.items() if key not in free}
+
+
+def subframes(model: Model) -> int:
+    """How many frames of log-probabilities each step of a model's encoder writes."""
+    return int(getattr(model, "subframes", 1))
+
+
+def repeat_subframes(layers: tuple[str, ...], weights: dict[str, Tensor], before: int, now: int) -> str:
+    """Give the output `layers` in `weights` the rows of `now` subframes, of which there were `before`.
+
+    More of them begin as copies of those that there are, which repeat a token and so write the same texts. Returns what
+    was done in words, or "" where there is nothing to do. Raises RecipeError where there would be fewer.
+    """
+    if before == now:
+        return ""
+    if now < before:
+        raise RecipeError(
+            f"[model]: subframes is {now}, but {before} in what it is to begin from; take as many or more"
+        )
+    for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
+        if name in weights:
+            weights[name] = weights[name].unflatten(0, (before, -1)).repeat_interleave(now // before, 0).flatten(0, 1)
+    return f"each step writes {now} frames in place of {before}; they begin alike"
 
 
 def replace_output_layers(
@@ -110,9 +134,9 @@ def replace_output_layers(
     earlier_rows = torch.tensor([before.tokens.index(token) for token in kept])
     for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
         if name in fresh:
-            layer = fresh[name].clone()
-            layer[rows] = weights[name][earlier_rows].to(layer.device)
-            weights[name] = layer
+            layer = fresh[name].unflatten(0, (-1, len(now.tokens))).clone()
+            layer[:, rows] = weights[name].unflatten(0, (-1, len(before.tokens)))[:, earlier_rows].to(layer.device)
+            weights[name] = layer.flatten(0, 1)
     if len(layers) > 1:  # what is made of the intermediate layer's characters is learnt anew
         weights.update({name: value for name, value in fresh.items() if name.startswith("encoder.condition.")})
     new = "".join(character for character in now.characters if character not in before.characters)
