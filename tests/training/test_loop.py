@@ -45,7 +45,14 @@ SMALL = ConvolutionAttention(stem=16, width=16, blocks=3, expansion=2, kernel=3,
 RANDOM = Augment(0.2, 0.1, noise=0.5, frequency_masks=2, frequency_width=8, time_masks_per_second=2.0, time_width=8)
 
 
-EVERYTHING = {"schedule": "cosine", "accumulate": 2, "ema": 0.9, "float16": True, "intermediate_weight": 0.3}
+EVERYTHING = {
+    "schedule": "cosine",
+    "accumulate": 2,
+    "ema": 0.9,
+    "float16": True,
+    "intermediate_weight": 0.3,
+    "discriminative": 0.5,
+}
 
 
 @pytest.mark.parametrize(
@@ -267,6 +274,14 @@ def test_the_learning_rate_warms_up_stays_and_falls() -> None:
     assert learning_rate(Training(learning_rate=1.0), 99, 1.0) == 1.0
     cosine = Training(learning_rate=1.0, schedule="cosine")
     assert [round(learning_rate(cosine, 99, done), 3) for done in (0, 0.25, 0.5, 1)] == [1, 0.854, 0.5, 0]
+
+
+def test_a_discriminative_loss_learns_the_texts_too(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    plain, discriminative = (
+        fit(tiny_recipe(epochs=25, discriminative=weight), tmp_path / str(weight)).rows[-1] for weight in (0.0, 0.9)
+    )
+    assert discriminative["cer"]["all"] < 0.3
+    assert discriminative["train_loss"] != plain["train_loss"]
 
 
 @pytest.mark.parametrize("number_format", ["bfloat16", "float16"])
