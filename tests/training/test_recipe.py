@@ -109,6 +109,7 @@ def test_the_architecture_chooses_the_table_of_the_model(tmp_path: Path) -> None
         (("[model]", 'alphabet = ""\n[model]'), "alphabet"),
         (("[model]", "[augment]\nfrequency_masks = 1\nfrequency_width = 81\n[model]"), "frequency_width is 81"),
         (("[model]", "[augment]\ntime_width = 0\n[model]"), "time_width is 0"),
+        (("[model]", "[augment]\ntelephone = 0.1\n[features]\nlog = false\n[model]"), "for logarithmic features"),
         (("[model]", "[features]\nfloor = 0\n[model]"), "floor"),
     ],
 )

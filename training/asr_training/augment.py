@@ -1,10 +1,11 @@
-"""Augmentation of mel features: speed, vocal tract, noise, and masks (SpecAugment, Park et al. 2019)."""
+"""Augmentation of mel features: speed, vocal tract, channel, noise, and masks (SpecAugment, Park et al. 2019)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from asr_training.recipe import Augment
+from asr_training.features import mel
+from asr_training.recipe import Augment, Features
 
 
 def stretch_time(x: np.ndarray, rate: float) -> np.ndarray:
@@ -31,6 +32,22 @@ def add_noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.logaddexp(x, floor.astype(np.float32)))
 
 
+def band_of(hz: float, features: Features) -> int:
+    """The first mel band whose middle lies above a frequency."""
+    low, high, limit = (mel(value) for value in (features.low_hz, features.high_hz, hz))
+    return int(np.clip(np.ceil((limit - low) / (high - low) * (features.mels + 1) - 1), 0, features.mels))
+
+
+def turn_down(x: np.ndarray, decibels: float, floor: float) -> np.ndarray:
+    """Make log-mel features quieter, down to the `floor` of power that the front end adds."""
+    return np.asarray(np.logaddexp(x - np.float32(decibels / 10 * np.log(10)), np.float32(np.log(floor))))
+
+
+def limit_bands(x: np.ndarray, highest: int, floor: float) -> None:
+    """Silence the bands of x from `highest` on, in place, as a telephone does."""
+    x[:, highest:] = np.log(floor)
+
+
 def mask_bands(x: np.ndarray, config: Augment, strength: float, rng: np.random.Generator) -> None:
     """Put bands and stretches of time of x, in place, at the mean of their band, which normalisation makes 0."""
     mean = x.mean(0)
@@ -44,7 +61,9 @@ def mask_bands(x: np.ndarray, config: Augment, strength: float, rng: np.random.G
         x[first : first + width] = mean
 
 
-def augment(x: np.ndarray, config: Augment, strength: float, fewest: int, rng: np.random.Generator) -> np.ndarray:
+def augment(
+    x: np.ndarray, config: Augment, features: Features, strength: float, fewest: int, rng: np.random.Generator
+) -> np.ndarray:
     """Change features [frames, mels]; `strength` 0…1 scales noise and masks, `fewest` output frames stay possible."""
     if config.speed and len(x) > 30:
         rate = np.exp(rng.uniform(-1, 1) * np.log1p(config.speed))
@@ -54,6 +73,10 @@ def augment(x: np.ndarray, config: Augment, strength: float, fewest: int, rng: n
         x = warp_frequency(x, 1 + rng.uniform(-config.warp, config.warp))
     if rng.random() < config.noise * strength:
         x = add_noise(x, rng)
+    if config.quieter:
+        x = turn_down(x, rng.uniform(0, config.quieter) * strength, features.floor)
     x = x.copy()
+    if config.telephone and rng.random() < config.telephone * strength:
+        limit_bands(x, band_of(rng.uniform(3300, 3900), features), features.floor)
     mask_bands(x, config, strength, rng)
     return x

@@ -112,6 +112,8 @@ class Augment:
     speed: float = 0.0  # largest change of speed, as a share: 0.14 is 1/1.14 to 1.14
     warp: float = 0.0  # largest stretch of the frequency axis, as a share
     noise: float = 0.0  # probability of a steady coloured noise floor
+    quieter: float = 0.0  # most decibels to turn it down by; what falls below the front end's floor is lost
+    telephone: float = 0.0  # probability that what lies above some 3300 to 3900 hertz is lost
     frequency_masks: int = 0
     frequency_width: int = 20  # mel bands
     time_masks_per_second: float = 0.0
@@ -234,6 +236,8 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "speed": (0, 1),
         "warp": (0, 0.9),
         "noise": (0, 1),
+        "quieter": (0, 100),
+        "telephone": (0, 1),
         "frequency_masks": (0, 100),
         "frequency_width": (0, 1024),
         "time_masks_per_second": (0, 100),
@@ -275,6 +279,8 @@ def check(recipe: Recipe) -> Recipe:
     augment = recipe.augment
     if augment.frequency_masks and augment.frequency_width > recipe.features.mels:
         raise RecipeError(f"[augment]: frequency_width is {augment.frequency_width}; take 0 to {recipe.features.mels}")
+    if (augment.quieter or augment.telephone) and not recipe.features.log:
+        raise RecipeError("[augment]: quieter and telephone are for logarithmic features; leave them out or set log")
     return recipe
 
 

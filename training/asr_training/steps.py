@@ -83,12 +83,13 @@ def make_batch(run: Run, step: int, corpus: Corpus, indices: np.ndarray, part: i
 
     All that is random is drawn for an utterance by its place in the step, so that it does not matter who takes it.
     """
-    config, seed = run.recipe.augment, run.recipe.training.seed
+    recipe, seed = run.recipe, run.recipe.training.seed
+    config = recipe.augment
     strength = min(1.0, run.progress_at(step) / config.full_after) if config.full_after else 1.0
 
     def change(row: int, features: np.ndarray, fewest: int) -> np.ndarray:
         rng = np.random.default_rng([seed, step, part + row * run.parts])
-        return augment(features, config, strength, fewest, rng)
+        return augment(features, config, recipe.features, strength, fewest, rng)
 
     taken = indices[part :: run.parts]
     return corpus.batch(taken if len(taken) else indices[:1], change)
