@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -62,11 +63,13 @@ def load(
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
     bundle = Bundle.load(place(path))
-    engine = engines.choose(bundle, device, precision=precision)
+    with ThreadPoolExecutor(1) as beside:  # each takes as long as a short recording
+        decoder = beside.submit(decoder_for, bundle, greedy=greedy, language_model=language_model, **beam)
+        engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
         engine,
-        decoder_for(bundle, greedy=greedy, language_model=language_model, **beam),
+        decoder.result(),
         batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
