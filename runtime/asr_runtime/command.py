@@ -98,13 +98,16 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _wanted(recordings: Sequence[Input], output: Output, report: Report) -> list[Input]:
     """The recordings that the output lacks; where one cannot be written, its error is reported before any work."""
-    wanted = []
+    wanted, kept = [], 0
     for recording in recordings:
         try:
             if output.wants(recording):
                 wanted.append(recording)
+            else:
+                kept += 1
         except AsrError as error:
             report.failure(error)
+    report.kept(kept, len(recordings))
     return wanted
 
 

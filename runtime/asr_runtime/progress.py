@@ -46,6 +46,11 @@ class Report:
         if self._shows:
             threading.Thread(target=self._redraw, daemon=True).start()
 
+    def kept(self, count: int, total: int) -> None:
+        """Say how many of the inputs were written in an earlier run, where there are some."""
+        if count and not self._quiet:
+            print(f"{count} of {total} recordings have their output already and are left out", file=sys.stderr)
+
     def failure(self, error: AsrError) -> None:
         """One line for an input that failed."""
         self.failed += 1
