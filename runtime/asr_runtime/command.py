@@ -120,6 +120,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "batch_seconds": options.max_batch_seconds,
         "window_seconds": options.window_seconds,
         "greedy": options.greedy,
+        "vad": options.vad,
         "language_model": str(Path(options.lm).absolute()) if options.lm else not options.no_lm,
         **search_settings(options),
     }

@@ -80,8 +80,10 @@ class Report:
             return
         seconds = self._recognizer.seconds
         if self._verbose:
+            voice = f"voice {seconds.voice:.3f}, " if seconds.voice else ""
             print(
-                f"seconds: read {seconds.read - seconds.resample:.3f}, resample {seconds.resample:.3f}, "
+                f"seconds: read {seconds.read - seconds.resample - seconds.voice:.3f}, "
+                f"resample {seconds.resample:.3f}, {voice}"
                 f"inference {seconds.inference:.3f}, decode {seconds.decode:.3f}",
                 file=sys.stderr,
             )

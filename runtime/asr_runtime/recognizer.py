@@ -25,6 +25,7 @@ from asr_runtime.lexicon import has_pronunciations
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
 from asr_runtime.raw import RawAudio
 from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
+from asr_runtime.voice import VoiceActivity
 from asr_runtime.windows import WHOLE_SECONDS, WINDOW_SECONDS, Windows
 
 # A file, its bytes or an open stream, or samples with their rate in hertz.
@@ -48,6 +49,7 @@ def load(
     window_seconds: float = WINDOW_SECONDS,
     greedy: bool = False,
     language_model: bool | str | os.PathLike[str] = True,
+    vad: bool = False,
     **beam: Any,
 ) -> Recognizer:
     """A recognizer for the bundle at `path`, or the one that comes along by that name (by default `english`), on
@@ -57,8 +59,9 @@ def load(
     of audio, by default as many as suit the engine, go through the model together, of no more than `batch_seconds` with
     their padding. Recordings longer than 20 s, or than one window, are cut into windows of `window_seconds`, 5 to 3600.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
-    another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
-    Raises BundleError, EngineError or DecoderError.
+    another. `vad` hears only where Silero's model says that somebody speaks, so that silence and noise give no words
+    (extra `vad`). What else is given replaces settings of the beam search: the fields of `BeamConfig`, like
+    `beam_size=200`. Raises BundleError, EngineError or DecoderError.
     """
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
@@ -74,6 +77,7 @@ def load(
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
         window_seconds=window_seconds,
+        voice=VoiceActivity(bundle) if vad else None,
     )
 
 
@@ -147,6 +151,7 @@ class Recognizer:
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
         window_seconds: float = WINDOW_SECONDS,
+        voice: VoiceActivity | None = None,
     ) -> None:
         if not SHORTEST_WINDOW <= window_seconds <= LONGEST_WINDOW:
             raise EngineError(
@@ -162,6 +167,7 @@ class Recognizer:
             batch_samples=round(batch_seconds * bundle.sample_rate),
             threads=threads,
             padding=bundle.padding,
+            voice=voice,
         )
 
     @property
