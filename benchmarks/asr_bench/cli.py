@@ -44,8 +44,10 @@ Peers = Annotated[
         help=f"{', '.join(KNOWN)}; may be repeated; by default those installed that bring a model.",
     ),
 ]
+Lengths = Annotated[str, typer.Option(help="Lengths of recordings for memory, with commas between.")]
 GOT_WORSE = 3  # an exit code
 RESULTS = Path("asr-bench-results")
+LENGTHS = "10,60,300,1800"
 
 DECODERS: dict[str, dict[str, Any]] = {
     "greedy": {"greedy": True},
@@ -231,7 +233,7 @@ def memory(
     rounds: Rounds = 1,
     greedy: Greedy = False,
     beam_size: BeamSize = None,
-    seconds: Annotated[str, typer.Option(help="Lengths of recordings, with commas between.")] = "10,60,300,1800",
+    seconds: Lengths = LENGTHS,
 ) -> None:
     """Peak memory by the length of a recording."""
     from asr_bench.scenarios import memory as scenario
@@ -309,6 +311,7 @@ def everything(
     rounds: Rounds = 5,
     files: Files = 60,
     peer: Peers = [],  # noqa: B006
+    seconds: Lengths = LENGTHS,
 ) -> None:
     """All scenarios but `decoder`, and a report of them: NAME-….json and NAME.html for the bundle's name."""
     name, speech = Bundle.load(bundle).name, manifests[0]
@@ -317,7 +320,7 @@ def everything(
     throughput(bundle, speech, output, f"{name}-throughput", rounds=rounds, files=files, peer=peer)
     latency(bundle, speech, output, f"{name}-latency", rounds=min(rounds, 3), files=files, peer=[OURS])
     cold_start(bundle, speech, output, f"{name}-cold-start", rounds=rounds)
-    memory(bundle, speech, output, f"{name}-memory")
+    memory(bundle, speech, output, f"{name}-memory", seconds=seconds)
     roofline(bundle, output, f"{name}-roofline", rounds=rounds)
     measured = [manifest.stem for manifest in manifests]
     parts = [*measured, "throughput", "latency", "cold-start", "memory", "roofline"]

@@ -5,15 +5,36 @@
 >>> recognizer.transcribe("talk.flac").text
 """
 
-from asr_runtime.bundle import Bundle
-from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
-from asr_runtime.errors import AsrError, AudioError, BundleError, DecoderError, EngineError
-from asr_runtime.raw import RawAudio, RawFormat
-from asr_runtime.recognizer import Recognizer, load
-from asr_runtime.transcript import Segment, Transcript, Word
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asr_runtime.bundle import Bundle
+    from asr_runtime.decoder import BeamConfig, BeamSearchDecoder
+    from asr_runtime.errors import AsrError, AudioError, BundleError, DecoderError, EngineError
+    from asr_runtime.raw import RawAudio, RawFormat
+    from asr_runtime.recognizer import Recognizer, load
+    from asr_runtime.transcript import Segment, Transcript, Word
 
 __version__: str
 
+# Where each name is; imported when it is asked for, so that `asr-run` is in charge of Ctrl-C before NumPy is there.
+_MODULES = {
+    "AsrError": "errors",
+    "AudioError": "errors",
+    "BeamConfig": "decoder",
+    "BeamSearchDecoder": "decoder",
+    "Bundle": "bundle",
+    "BundleError": "errors",
+    "DecoderError": "errors",
+    "EngineError": "errors",
+    "RawAudio": "raw",
+    "RawFormat": "raw",
+    "Recognizer": "recognizer",
+    "Segment": "transcript",
+    "Transcript": "transcript",
+    "Word": "transcript",
+    "load": "recognizer",
+}
 __all__ = [
     "AsrError",
     "AudioError",
@@ -34,10 +55,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    """`__version__`, looked up when asked for: the look-up costs more than the rest of this import."""
-    if name != "__version__":
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _MODULES:
         raise AttributeError(f"module 'asr_runtime' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f"asr_runtime.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -92,7 +92,8 @@ def _open(source: AudioSource, *, seekable: bool = True) -> tuple[BinaryIO, str]
         stream: BinaryIO = io.BytesIO(source)
         name = "audio bytes"
     elif isinstance(source, str | os.PathLike):
-        stream, name = _open_path(Path(source)), str(source)
+        name = os.fspath(source)
+        stream = _open_path(name)
     else:
         stream, name = source, str(getattr(source, "name", "audio stream"))
     return (_spooled(stream) if seekable and not stream.seekable() else stream), name
@@ -106,15 +107,24 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     return copy  # type: ignore[no-any-return]
 
 
-def _open_path(path: Path) -> BinaryIO:
+def _open_path(name: str) -> BinaryIO:
     try:
-        return path.open("rb")
+        return Path(name).open("rb")
     except FileNotFoundError:
-        raise AudioError(f"{path}: there is no such file; check the path.") from None
+        if is_address(name):
+            raise AudioError(
+                f"{name}: recordings are not fetched from the network; download it and give the file."
+            ) from None
+        raise AudioError(f"{name}: there is no such file; check the path.") from None
     except IsADirectoryError:
-        raise AudioError(f"{path}: this is a folder; give the recordings in it.") from None
+        raise AudioError(f"{name}: this is a folder; give the recordings in it.") from None
     except (OSError, ValueError) as error:
-        raise AudioError(f"{path}: the file cannot be opened ({error}); make it readable.") from error
+        raise AudioError(f"{name}: the file cannot be opened ({error}); make it readable.") from error
+
+
+def is_address(name: str) -> bool:
+    """Whether a recording's name is the address of something elsewhere, like https://example.org/talk.flac."""
+    return "://" in name
 
 
 def _decoded(stream: BinaryIO, name: str, sample_rate: int) -> tuple[Iterator[Samples], int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from asr_runtime.audio import is_address
 from asr_runtime.errors import AudioError
 
 STANDARD_INPUT = "-"
@@ -50,7 +51,7 @@ def _named(argument: str, suffixes: set[str]) -> Iterator[Input]:
         yield Input(argument, PurePath("stdin"))
     elif os.path.isdir(argument):  # noqa: PTH112 (pathlib raises on names that cannot be)
         yield from _in_folder(path, suffixes)
-    elif glob.has_magic(argument) and not os.path.lexists(argument):
+    elif glob.has_magic(argument) and not (os.path.lexists(argument) or is_address(argument)):
         yield from _matching(argument, suffixes)
     elif path.suffix == MANIFEST_SUFFIX:
         yield from _in_manifest(path)
@@ -106,7 +107,10 @@ def _in_manifest(path: Path) -> Iterator[Input]:
     for name in names:
         audio = PurePath(name)
         inside = not audio.is_absolute() and ".." not in audio.parts
-        yield Input(str(path.parent / name), audio.with_suffix("") if inside else PurePath(audio.stem))
+        yield Input(
+            name if is_address(name) else str(path.parent / name),
+            audio.with_suffix("") if inside else PurePath(audio.stem),
+        )
 
 
 def _audio_of(line: str, where: str) -> str:

@@ -224,6 +224,7 @@ def _model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", type=_one_of(DEVICES), default="auto", help=", ".join(DEVICES))
     group.add_argument("--precision", metavar="P", help="which of the bundle's models, like fp32")
     group.add_argument("--language", metavar="CODE", help="refuse a bundle of another language")
+    group.add_argument("--vad", action="store_true", help="hear only where somebody speaks (asr-deploy[vad])")
     group.add_argument("--task", type=_one_of(("transcribe",)), help="transcribe is all that there is")
 
 

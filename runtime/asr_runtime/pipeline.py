@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
 from asr_runtime.audio import Samples
 from asr_runtime.decoder import Hypothesis
 from asr_runtime.engines import Engine, pad
+from asr_runtime.segments import Segment, joined
+from asr_runtime.voice import VoiceActivity
 from asr_runtime.windows import LogProbs, Stitcher, Windows
 
 T = TypeVar("T")
@@ -48,11 +51,12 @@ class Decoder(Protocol):
 
 @dataclass
 class Seconds:
-    """Seconds of audio, and the seconds that threads spent in each stage; `read` has `resample` in it."""
+    """Seconds of audio, and the seconds that threads spent in each stage; `read` has `resample` and `voice` in it."""
 
     audio: float = 0.0
     read: float = 0.0
     resample: float = 0.0
+    voice: float = 0.0
     inference: float = 0.0
     decode: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -70,22 +74,41 @@ class Job(Generic[T]):
     recording: T
     samples: int = 0
     outcome: Future[list[Hypothesis]] = field(default_factory=Future)
+    _parts: dict[int, list[Hypothesis]] = field(default_factory=dict)  # by the frame where they begin
+    _expected: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, error: BaseException) -> None:
         """Let the recording end with its first error."""
         with suppress(InvalidStateError):  # it has ended
             self.outcome.set_exception(error)
 
-    def end(self, hypotheses: list[Hypothesis]) -> None:
-        """Let the recording end well, if it has not failed."""
-        with suppress(InvalidStateError):
-            self.outcome.set_result(hypotheses)
+    def heard(self, begin: int, hypotheses: list[Hypothesis]) -> None:
+        """Take those of the segment that begins at frame `begin`; with the last one the recording ends well."""
+        with self._lock:
+            self._parts[begin] = hypotheses
+        self._end_if_whole()
+
+    def read(self, segments: int) -> None:
+        """There are so many segments."""
+        with self._lock:
+            self._expected = segments
+        self._end_if_whole()
+
+    def _end_if_whole(self) -> None:
+        with self._lock:
+            if len(self._parts) != self._expected:
+                return
+        whole = self._parts.get(0) if self._expected == 1 else None
+        with suppress(InvalidStateError):  # it has failed
+            self.outcome.set_result(joined(sorted(self._parts.items())) if whole is None else whole)
 
 
 class Decoding:
-    """Takes the log-probabilities of one recording's windows in any order and decodes them in theirs."""
+    """Takes the log-probabilities of one segment's windows in any order and decodes them in theirs."""
 
-    def __init__(self, windows: Windows, decoder: Decoder) -> None:
+    def __init__(self, windows: Windows, decoder: Decoder, begin: int) -> None:
+        self.begin = begin  # a frame of the recording
         self._stitcher, self._stream = Stitcher(windows), decoder.stream()
         self._waiting: dict[int, tuple[LogProbs, bool]] = {}
         self._next = 0
@@ -110,7 +133,7 @@ class Decoding:
 
 @dataclass(eq=False)
 class Window(Generic[T]):
-    """Window `number` of a recording."""
+    """Window `number` of a segment of a recording."""
 
     job: Job[T]
     decoding: Decoding
@@ -123,7 +146,7 @@ class Pipeline(Generic[T]):
     """Runs recordings through an engine and a decoder on `threads` threads.
 
     Up to `batch_size` windows go through the engine together, of at most `batch_samples` with their padding; without
-    `padding` only windows of one length do.
+    `padding` only windows of one length do. With `voice` a recording is the segments in which somebody speaks.
     """
 
     def __init__(
@@ -137,12 +160,13 @@ class Pipeline(Generic[T]):
         batch_samples: int,
         threads: int,
         padding: bool = True,
+        voice: VoiceActivity | None = None,
     ) -> None:
         self.seconds = Seconds()
         self.samples = 0  # that are through
         self._open, self._engine, self._decoder, self._windows = open_recording, engine, decoder, windows
         self._batch_size, self._batch_samples, self._threads = batch_size, batch_samples, threads
-        self._padding, self._lock = padding, threading.Lock()
+        self._padding, self._voice, self._lock = padding, voice, threading.Lock()
 
     def run(self, recordings: Iterable[T]) -> Iterator[Job[T]]:
         """The jobs, each with its outcome, in the order of `recordings`, which are taken as they are needed."""
@@ -190,25 +214,42 @@ class Pipeline(Generic[T]):
                 while not wait([part], PATIENCE).done:
                     yield None
                 found = part.result()
-                if found and not found[-1].last:
+                if len(found) == READ_WINDOWS:
                     part = workers.submit(self._read, job, source)
                 yield from found
-                if not found or found[-1].last:
+                if len(found) < READ_WINDOWS:
                     return
 
         return windows(part)
 
     def _cut(self, job: Job[T]) -> Iterator[Window[T]]:
-        held: Window[T] | None = None
-        decoding = Decoding(self._windows, self._decoder)
-        for number, samples in enumerate(self._windows.cut(self._open(job.recording))):
-            job.samples += len(samples) - (self._windows.overlap if number else 0)
+        count = 0
+        for count, segment in enumerate(self._segments(job), 1):  # noqa: B007 (used behind the loop)
+            held: Window[T] | None = None
+            decoding = Decoding(self._windows, self._decoder, segment.begin)
+            for number, samples in enumerate(self._windows.cut(segment.blocks)):
+                if held:
+                    yield held
+                held = Window(job, decoding, number, samples, last=False)
             if held:
+                held.last = True
                 yield held
-            held = Window(job, decoding, number, samples, last=False)
-        if held:
-            held.last = True
-            yield held
+        if not count:  # nobody speaks
+            job.heard(0, self._decoder.stream().finish())
+        job.read(count or 1)
+
+    def _segments(self, job: Job[T]) -> Iterator[Segment]:
+        blocks = self._counted(job)
+        return (
+            self._voice.segments(blocks, partial(self.seconds.add, "voice"))
+            if self._voice
+            else iter([Segment(0, blocks)])
+        )
+
+    def _counted(self, job: Job[T]) -> Iterator[Samples]:
+        for block in self._open(job.recording):
+            job.samples += len(block)
+            yield block
 
     def _batches(self, windows: Iterator[Window[T] | None]) -> Iterator[list[Window[T]]]:
         """Batches of like length; where reading keeps us waiting, of what there is, and empty ones behind that."""
@@ -278,7 +319,7 @@ class Pipeline(Generic[T]):
         with self._lock:
             self.samples += len(window.samples) - (self._windows.overlap if window.number else 0)
         if hypotheses is not None:
-            job.end(hypotheses)
+            job.heard(window.decoding.begin, hypotheses)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

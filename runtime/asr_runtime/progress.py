@@ -46,6 +46,11 @@ class Report:
         if self._shows:
             threading.Thread(target=self._redraw, daemon=True).start()
 
+    def kept(self, count: int, total: int) -> None:
+        """Say how many of the inputs were written in an earlier run, where there are some."""
+        if count and not self._quiet:
+            print(f"{count} of {total} recordings have their output already and are left out", file=sys.stderr)
+
     def failure(self, error: AsrError) -> None:
         """One line for an input that failed."""
         self.failed += 1
@@ -75,8 +80,10 @@ class Report:
             return
         seconds = self._recognizer.seconds
         if self._verbose:
+            voice = f"voice {seconds.voice:.3f}, " if seconds.voice else ""
             print(
-                f"seconds: read {seconds.read - seconds.resample:.3f}, resample {seconds.resample:.3f}, "
+                f"seconds: read {seconds.read - seconds.resample - seconds.voice:.3f}, "
+                f"resample {seconds.resample:.3f}, {voice}"
                 f"inference {seconds.inference:.3f}, decode {seconds.decode:.3f}",
                 file=sys.stderr,
             )

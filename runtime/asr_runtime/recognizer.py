@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from asr_runtime.lexicon import has_pronunciations
 from asr_runtime.pipeline import Decoder, Pipeline, Seconds
 from asr_runtime.raw import RawAudio
 from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
+from asr_runtime.voice import VoiceActivity
 from asr_runtime.windows import WHOLE_SECONDS, WINDOW_SECONDS, Windows
 
 # A file, its bytes or an open stream, or samples with their rate in hertz.
@@ -47,6 +49,7 @@ def load(
     window_seconds: float = WINDOW_SECONDS,
     greedy: bool = False,
     language_model: bool | str | os.PathLike[str] = True,
+    vad: bool = False,
     **beam: Any,
 ) -> Recognizer:
     """A recognizer for the bundle at `path`, or the one that comes along by that name (by default `english`), on
@@ -56,21 +59,25 @@ def load(
     of audio, by default as many as suit the engine, go through the model together, of no more than `batch_seconds` with
     their padding. Recordings longer than 20 s, or than one window, are cut into windows of `window_seconds`, 5 to 3600.
     `greedy` takes the best path instead of a beam search; `language_model` False leaves the bundle's out, a path takes
-    another. What else is given replaces settings of the beam search: the fields of `BeamConfig`, like `beam_size=200`.
-    Raises BundleError, EngineError or DecoderError.
+    another. `vad` hears only where Silero's model says that somebody speaks, so that silence and noise give no words
+    (extra `vad`). What else is given replaces settings of the beam search: the fields of `BeamConfig`, like
+    `beam_size=200`. Raises BundleError, EngineError or DecoderError.
     """
     if greedy and beam:
         raise DecoderError(f"greedy decoding has no setting {min(beam)!r}; leave it out, or greedy.")
     bundle = Bundle.load(place(path))
-    engine = engines.choose(bundle, device, precision=precision)
+    with ThreadPoolExecutor(1) as beside:  # each takes as long as a short recording
+        decoder = beside.submit(decoder_for, bundle, greedy=greedy, language_model=language_model, **beam)
+        engine = engines.choose(bundle, device, precision=precision)
     return Recognizer(
         bundle,
         engine,
-        decoder_for(bundle, greedy=greedy, language_model=language_model, **beam),
+        decoder.result(),
         batch_size=batch_size or engine.batch_size,
         batch_seconds=batch_seconds,
         threads=threads or engines.usable_cores(),
         window_seconds=window_seconds,
+        voice=VoiceActivity(bundle) if vad else None,
     )
 
 
@@ -144,6 +151,7 @@ class Recognizer:
         batch_seconds: float = BATCH_SECONDS,
         threads: int = 1,
         window_seconds: float = WINDOW_SECONDS,
+        voice: VoiceActivity | None = None,
     ) -> None:
         if not SHORTEST_WINDOW <= window_seconds <= LONGEST_WINDOW:
             raise EngineError(
@@ -159,6 +167,7 @@ class Recognizer:
             batch_samples=round(batch_seconds * bundle.sample_rate),
             threads=threads,
             padding=bundle.padding,
+            voice=voice,
         )
 
     @property

@@ -1,7 +1,7 @@
 """Words to subtitles: cues short enough to read, split where the speaker pauses, in lines of like length.
 
 The limits are those that broadcasters and streaming services publish for English: 42 characters a line, two lines, at
-most 7 seconds, and no cue so brief that it flashes.
+most 7 seconds of speech, no cue so brief that it flashes, and no gap so brief that it flickers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ LINES = 2
 LONGEST = 7.0  # seconds
 SHORTEST = 1.0  # seconds, where the next cue leaves the room
 PAUSE = 0.5  # seconds of silence that end a cue
-APART = 0.04  # seconds between a cue that was lengthened and the next
+LINGER = 0.5  # seconds that a cue stays behind its last word, where the next leaves the room
+FLICKER = 0.5  # seconds without a cue that are too short to be seen as a pause: the one before stays
+APART = 0.08  # seconds between a cue that was lengthened and the next: two frames, so that the change is seen
 LOPSIDED = 2.0  # seconds of pause that outweigh a cut at the very edge instead of in the middle
 
 
@@ -99,7 +101,10 @@ def _filled(words: Sequence[Word], width: int) -> list[list[Word]]:
 
 
 def _end(words: Sequence[Word], following: float) -> float:
-    """When the last word ends, or as much later as `SHORTEST` asks for and the `following` cue allows."""
-    wanted = max(words[-1].end, min(words[0].start + SHORTEST, following - APART))
+    """When a cue goes: some time behind its last word, or shortly before the `following` one comes."""
+    begin, spoken = words[0].start, words[-1].end
+    wanted = max(spoken + LINGER, begin + SHORTEST)
+    if wanted > following - FLICKER:
+        wanted = max(spoken, following - APART)
     # Words that share a frame give a cue no length, which no player takes.
-    return max(min(wanted, following), words[0].start + 0.001)
+    return max(min(wanted, following), begin + 0.001)

@@ -54,7 +54,8 @@ def check(html: str) -> Checker:
 
 def test_everything_and_its_page(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
     results = manifest.parent / "results"
-    done = bench("all", tone_bundle, manifest, "--rounds", 1, "--peer", "asr_runtime", "--output", results)
+    options = ["--rounds", 1, "--seconds", "10,20", "--peer", "asr_runtime"]
+    done = bench("all", tone_bundle, manifest, *options, "--output", results)
     assert done.returncode == 0, done.stderr
     names = ["test", "throughput", "latency", "cold-start", "memory", "roofline"]
     assert {path.stem for path in results.glob("*.md")} == {f"tones-{name}" for name in names} | {"tones"}

@@ -223,9 +223,12 @@ def test_stopped_leaves_nothing_half_written(tone_bundle: Path, tmp_path: Path, 
     assert not list(temporary.glob("asr-bundle-*"))
 
 
-def test_interrupted_while_the_engine_is_imported(run: Run, recordings: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["onnxruntime", "numpy"])
+def test_interrupted_while_its_modules_are_imported(
+    run: Run, recordings: list[Path], tmp_path: Path, module: str
+) -> None:
     """Compiled modules turn an interrupt during their import into ImportError."""
-    (tmp_path / "onnxruntime.py").write_text(
+    (tmp_path / f"{module}.py").write_text(
         "import os, signal\n"
         "try: os.kill(os.getpid(), signal.SIGINT)\n"
         "except KeyboardInterrupt: raise ImportError('initialization failed')\n"

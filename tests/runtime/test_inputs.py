@@ -94,6 +94,16 @@ def test_arguments_that_name_nothing_are_errors_of_their_own(tree: Path) -> None
     ] == ["no recordings", "nothing matches", "no such file"]
 
 
+def test_an_address_is_named_whole_and_not_looked_up_as_a_path(tree: Path) -> None:
+    address = "https://example.org/talks/*.flac?part=1"
+    assert named(address) == [(address, "*")]
+    (tree / "list.jsonl").write_text(json.dumps({"audio": address}))
+    assert [name for name, _ in named(tree / "list.jsonl")] == [address]
+    with pytest.raises(AudioError, match="network") as caught:
+        read_audio(address, 16000)
+    assert str(caught.value).startswith(f"{address}: ")
+
+
 # --- raw samples -----------------------------------------------------------------------------------------------------
 
 

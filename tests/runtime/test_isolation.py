@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import asr_runtime
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "asr_runtime": ROOT / "runtime" / "asr_runtime",
@@ -53,14 +55,23 @@ def test_the_whole_way_runs_where_torch_onnx_and_siblings_cannot_be_imported(ton
 import sys
 for name in {sorted(FORBIDDEN["asr_runtime"])}:
     sys.modules[name] = None
-import asr_runtime, asr_runtime.cli
+import asr_runtime, asr_runtime.command
 print(repr(asr_runtime.load(sys.argv[1], greedy=True).transcribe([0.0] * 16000, 16000).text))
 """
     assert python(code, str(tone_bundle)) == "''\n"
 
 
 def test_import_loads_nothing_heavy() -> None:
-    """What an import of asr_runtime adds to NumPy's own: nothing that only some uses need."""
-    code = "import sys, numpy, asr_runtime; print(*{name.split('.')[0] for name in sys.modules})"
+    """What all names of asr_runtime add to NumPy's own: nothing that only some uses need."""
+    code = "import sys; from asr_runtime import *; print(*{name.split('.')[0] for name in sys.modules})"
     heavy = {"onnxruntime", "soundfile", "soxr", "typer", "click", "rich", "pydantic", "torch", "onnx", "matplotlib"}
     assert not heavy & set(python(code).split())
+
+
+def test_names_are_imported_when_they_are_asked_for() -> None:
+    """So `asr-run` hears Ctrl-C before anything slow begins; see test_cli.py."""
+    assert python("import sys, asr_runtime, asr_runtime.cli; print('numpy' in sys.modules)") == "False\n"
+    names = "import asr_runtime as it; print({n for n in it.__all__ if n not in dir(it) or getattr(it, n) is None})"
+    assert python(names) == "set()\n"
+    with pytest.raises(AttributeError, match="nothing"):
+        asr_runtime.nothing  # noqa: B018

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from asr_runtime.errors import AudioError, EngineError
 from asr_runtime.greedy import GreedyDecoder, GreedyStream
 from asr_runtime.pipeline import Pipeline
+from asr_runtime.segments import Segment
 from asr_runtime.windows import Windows
 
 TOKENS = ("a", "b", "c", "")
@@ -37,7 +38,7 @@ class ThresholdEngine:
 def pipeline(
     engine: ThresholdEngine,
     open_recording: Callable[[NDArray[np.float32]], Iterator[NDArray[np.float32]]] = lambda samples: iter([samples]),
-    **options: int,
+    **options: object,
 ) -> Pipeline[NDArray[np.float32]]:
     settings = {"batch_size": 3, "batch_samples": 100, "threads": 2, **options}
     return Pipeline(open_recording, engine, GreedyDecoder(TOKENS), WINDOWS, **settings)
@@ -83,6 +84,34 @@ def test_equal_lengths_go_together_without_padding() -> None:
     short, longer = signal("ab"), signal("abc")
     list(pipeline(engine, threads=1, batch_size=2, padding=False).run([short, longer, short, longer]))
     assert engine.batches == [[4, 4], [6, 6]]
+
+
+class Parts:
+    """Hears segments where somebody speaks: what is not 0.5."""
+
+    def segments(self, blocks: Iterator[NDArray[np.float32]], timed: Callable[[float], None]) -> Iterator[Segment]:
+        samples = np.concatenate(list(blocks))
+        edges = np.flatnonzero(np.diff(samples != 0.5, prepend=False, append=False))
+        for begin, end in edges.reshape(-1, 2):
+            yield Segment(int(begin), iter([samples[begin:end]]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.text("abc", min_size=1, max_size=60), max_size=5), max_size=8), st.integers(1, 3))
+def test_segments_are_decoded_alone_and_put_together(recordings: list[list[str]], threads: int) -> None:
+    quiet = np.full(30, 0.5, np.float32)
+    samples = [
+        np.concatenate([quiet, *(part for text in texts for part in (signal(text), quiet))]) for texts in recordings
+    ]
+    jobs = list(pipeline(ThresholdEngine(), threads=threads, voice=Parts()).run(samples))
+    assert [job.samples for job in jobs] == [len(each) for each in samples]
+    for job, texts in zip(jobs, recordings, strict=True):
+        (found,) = job.outcome.result()
+        assert found.text == " ".join(texts)
+        ends = np.cumsum([30 + 2 * len(text) for text in texts])
+        assert [word.start for word in found.words] == [
+            end - 2 * len(text) for end, text in zip(ends, texts, strict=True)
+        ]
 
 
 def test_an_error_stays_with_its_recording() -> None:

@@ -12,7 +12,7 @@ import webvtt
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from asr_runtime.subtitles import APART, LONGEST, PAUSE, SHORTEST, Layout
+from asr_runtime.subtitles import APART, FLICKER, LINGER, LONGEST, PAUSE, SHORTEST, Layout
 from asr_runtime.transcript import Alternative, Transcript, Word, mean_confidence, split_at_pauses
 from asr_runtime.writers import FORMATS, Style
 
@@ -65,7 +65,9 @@ def test_subtitles_hold_every_word_once_and_are_readable(words: tuple[Word, ...]
         assert cue.end >= spoken[-1].end
     for cue, following in pairwise(cues):
         assert cue.start < cue.end <= following.start
-        assert cue.end - cue.start >= SHORTEST - 1e-9 or following.start - cue.end <= APART + 1e-9
+        gap = following.start - cue.end
+        assert cue.end - cue.start >= SHORTEST - 1e-9 or gap <= APART + 1e-9
+        assert gap <= APART + 1e-9 or (gap >= FLICKER - 1e-9 and cue.end >= cue.lines[-1][-1].end + LINGER - 1e-9)
 
 
 def test_long_speech_is_cut_behind_its_longest_pause_into_lines_of_like_length() -> None:
@@ -118,8 +120,8 @@ def test_vtt_is_read_by_another_program(words: tuple[Word, ...]) -> None:
 
 def test_hours_in_both_clocks() -> None:
     late = (Word("late", 36_061.5, 36_062.75, 1.0),)
-    assert "10:01:01,500 --> 10:01:02,750" in written("srt", transcript_of(late))
-    assert "10:01:01.500 --> 10:01:02.750" in written("vtt", transcript_of(late))
+    assert "10:01:01,500 --> 10:01:03,250" in written("srt", transcript_of(late))
+    assert "10:01:01.500 --> 10:01:03.250" in written("vtt", transcript_of(late))
 
 
 @given(SPOKEN)
