@@ -43,14 +43,17 @@ class Emissions:
         """From one array [frames, tokens] an utterance, its columns in any order; raises DecoderError."""
         if not parts:
             raise DecoderError("no utterances are left; skip fewer.")
-        if sorted(map(len, tokens))[:2] != [0, 1] or max(map(len, tokens)) > 1 or " " not in tokens:
-            raise DecoderError(
-                f"got tokens {list(tokens)}; the decoders are compared on single characters with a space and a blank."
-            )
+        if sorted(map(len, tokens))[:2] != [0, 1] or " " not in tokens:
+            raise DecoderError(f"got tokens {list(tokens)}; the decoders are compared with a space and one blank.")
         order = sorted(range(len(tokens)), key=lambda place: _rank(tokens[place]))
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         rows = np.ascontiguousarray(np.concatenate(parts)[:, order], np.float32)
         return cls(rows, offsets, tuple(references), tuple(tokens[place] for place in order), seconds)
+
+    @property
+    def are_letters(self) -> bool:
+        """Whether every token is a character, as other decoders want them; phonemes may be longer."""
+        return max(map(len, self.tokens)) == 1
 
     def seconds(self, utterances: Sequence[int]) -> float:
         """Seconds of audio that some utterances last together."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import asr_runtime
+from asr_runtime.decoder import BeamConfig
 from asr_runtime.engines import DEVICES
 from asr_runtime.errors import AsrError, DecoderError
 from asr_runtime.raw import ENCODINGS, RawFormat
@@ -269,9 +270,15 @@ def _search_options(group: argparse._ArgumentGroup) -> None:
     add("--greedy", action="store_true", help="best path, no beam search")
     add("--no-lm", action="store_true", help="beam search without language model")
     add("--lm", metavar="FILE", help="another language model: ARPA, KenLM binary or .scorer package")
-    add("--beam-size", type=_whole(1), metavar="N", help="hypotheses kept per frame")
-    add("--alpha", type=float, metavar="A", help="weight of the language model")
-    add("--beta", type=float, metavar="B", help="bonus per word")
+    usual = "(default: the bundle's, else {:g})".format
+    add("--beam-size", type=_whole(1), metavar="N", help=f"hypotheses kept per frame {usual(BeamConfig.beam_size)}")
+    add(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help=f"weight of the language model; much above 1 it costs words, then all {usual(BeamConfig.alpha)}",
+    )
+    add("--beta", type=float, metavar="B", help=f"bonus per word {usual(BeamConfig.beta)}, 0 without language model")
     add(
         "--hotword",
         action="append",

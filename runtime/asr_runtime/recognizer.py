@@ -133,6 +133,8 @@ def beam_search(
             if weights := scorer_weights(language_model):
                 settings["alpha"], settings["beta"] = weights  # a .scorer package brings its own
     settings |= changes
+    if "language_model" not in own and "alpha" in changes:
+        raise DecoderError("there is no language model for alpha to weigh; leave alpha out, or give a language model.")
     if "language_model" not in own and "beta" not in changes:
         settings["beta"] = 0.0  # the bonus per word pays for the language model's price of words
     return BeamSearchDecoder(bundle.tokens, blank=bundle.blank, config=BeamConfig(**settings), **own)

@@ -126,6 +126,16 @@ bool Alphabet::encode(std::string_view word, std::string* codes) const {
   return true;
 }
 
+std::string_view Alphabet::unspellable(std::string_view word) const {
+  std::string codes;
+  while (!word.empty()) {
+    const std::string_view character = word.substr(0, utf8_length(word));
+    if (!append_codes(character, &codes)) return character;
+    word.remove_prefix(character.size());
+  }
+  return word;
+}
+
 bool Alphabet::append_codes(std::string_view unit, std::string* codes) const {
   const auto found = units_.find(std::string(unit));
   if (found == units_.end()) return false;

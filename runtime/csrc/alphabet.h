@@ -38,6 +38,8 @@ class Alphabet {
 
   // Appends the codes of a word; false when it has a character that no token has.
   bool encode(std::string_view word, std::string* codes) const;
+  // The first character of a word that no token has; empty where it can be spelled.
+  std::string_view unspellable(std::string_view word) const;
   // Appends the codes of a whole token of a pronounced word; false when there is no such token.
   bool encode_token(std::string_view token, std::string* codes) const { return append_codes(token, codes); }
 

@@ -16,6 +16,29 @@ constexpr size_t kMostSounds =
   throw DecoderError("the hot word '" + phrase + "' " + reason);
 }
 
+[[noreturn]] void refuse_spelling(const Alphabet& alphabet, std::string_view word, const std::string& phrase) {
+  const bool sounds = phrase.find('=') != std::string::npos;
+  std::string reason =
+      "cannot be spelled with the tokens: there is none for '" + std::string(alphabet.unspellable(word)) + "'";
+  if (sounds) reason += "; only a lexicon with pronunciations lets a word say how it sounds";
+  for (const bool capital : {false, true}) {
+    if (!sounds && alphabet.unspellable(in_letters(word, capital)).empty()) {
+      reason += capital ? "; write capital letters" : "; write small letters";
+      break;
+    }
+  }
+  refuse(phrase, reason);
+}
+
+[[noreturn]] void refuse_unheard(const Pronunciations& known, const std::string& word, const std::string& phrase) {
+  const std::string reason = "has no pronunciation for '" + word + "'; ";
+  for (const bool capital : {false, true}) {
+    const std::string other = in_letters(word, capital);
+    if (known.find(other) != Pronunciations::kNone) refuse(phrase, reason + "the lexicon writes it '" + other + "'");
+  }
+  refuse(phrase, reason + "say how it sounds in words of the lexicon: '" + word + "=WORDS'");
+}
+
 }  // namespace
 
 HotWords::HotWords(const SearchModel& model, const std::vector<std::pair<std::string, double>>& phrases) : nodes_(1) {
@@ -88,10 +111,7 @@ HotWords::Spellings HotWords::spellings_of(const SearchModel& model, std::string
   Spellings spellings;
   if (!model.pronunciations) {
     if (model.alphabet.encode(word, &spellings.emplace_back())) return spellings;
-    const bool sounds = phrase.find('=') != std::string::npos;
-    refuse(phrase, sounds ? "cannot be spelled with the tokens; only a lexicon with pronunciations lets a word say how "
-                            "it sounds"
-                          : "cannot be spelled with the tokens");
+    refuse_spelling(model.alphabet, word, phrase);
   }
   const uint32_t number = number_of(model, word);
   if (number < model.pronunciations->word_count()) {
@@ -99,10 +119,7 @@ HotWords::Spellings HotWords::spellings_of(const SearchModel& model, std::string
   }
   const auto sounds = sounds_.find(number);
   if (sounds != sounds_.end()) spellings.insert(spellings.end(), sounds->second.begin(), sounds->second.end());
-  if (spellings.empty()) {
-    refuse(phrase, "has no pronunciation for '" + std::string(word) +
-                       "'; say how it sounds in words of the lexicon: '" + std::string(word) + "=WORDS'");
-  }
+  if (spellings.empty()) refuse_unheard(*model.pronunciations, std::string(word), phrase);
   return spellings;
 }
 

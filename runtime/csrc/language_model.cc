@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "errors.h"
+#include "language_model_contents.h"
 #include "lm/binary_format.hh"
 #include "lm/enumerate_vocab.hh"
 #include "lm/model.hh"
@@ -15,6 +16,7 @@ namespace asr {
 namespace {
 
 constexpr float kLn10 = 2.302585092994046f;
+constexpr float kLeast = -1e30f;       // so that no weight makes a NaN of it
 constexpr uint64_t kSanityBytes = 88;  // KenLM's magic line and test values, padded to 8 bytes
 constexpr char kMagic[] = "mmap lm http://kheafield.com/code";
 
@@ -74,6 +76,8 @@ Header check_binary(const std::string& path, std::ifstream& file, uint64_t bytes
   if (counts[0] == 0) refuse(path, "it has no words");
   const uint64_t header = (kSanityBytes + sizeof(fixed) + counts.size() * sizeof(uint64_t) + 7) / 8 * 8;
   check_vocabulary(path, file, type, header, counts[0]);
+  const std::string fault = fault_inside(path, {type, header, bytes, fixed.probing_multiplier, std::move(counts)});
+  if (!fault.empty()) refuse(path, fault);
   return {true, has_words == 1};
 }
 
@@ -179,7 +183,9 @@ uint32_t LanguageModel::index(std::string_view word) const {
 }
 
 float LanguageModel::score(const State& from, uint32_t word, State* to) const {
-  return kLn10 * model_->BaseScore(&from, word, to);
+  const float log_probability = model_->BaseScore(&from, word, to);
+  // A damaged file may say anything, NaN, too; and quantised backoffs may lift a probability above 1.
+  return log_probability < 0.0f ? kLn10 * std::max(log_probability, kLeast) : 0.0f;
 }
 
 void LanguageModel::each_word(const std::function<void(std::string_view, uint32_t)>& visit) const {

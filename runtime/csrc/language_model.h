@@ -18,8 +18,8 @@ class LanguageModel {
   using State = lm::ngram::State;
 
   // path: an ARPA file or any KenLM binary (which is memory-mapped). Throws DecoderError for anything else, after
-  // checking the header against the file's length, since KenLM trusts its headers. keep_words: read the strings of the
-  // vocabulary too, where the file has them.
+  // checking what KenLM trusts: the header against the file's length, and the pointers between n-grams. keep_words:
+  // read the strings of the vocabulary too, where the file has them.
   LanguageModel(const std::string& path, bool keep_words);
 
   int order() const { return model_->Order(); }

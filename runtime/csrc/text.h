@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
 namespace asr {
@@ -16,6 +17,15 @@ void each_of(std::string_view words, Visit visit) {
     visit(words.substr(0, end));
     words.remove_prefix(end);
   }
+}
+
+// The word in small or in capital letters, of ASCII.
+inline std::string in_letters(std::string_view word, bool capital) {
+  std::string changed(word);
+  for (char& c : changed) {
+    if (capital ? c >= 'a' && c <= 'z' : c >= 'A' && c <= 'Z') c ^= 0x20;
+  }
+  return changed;
 }
 
 }  // namespace asr

@@ -90,7 +90,7 @@ def test_half_precision_and_fewer_utterances(clear: Path, tmp_path: Path) -> Non
         {"offs": np.array([0, 4, 4])},
         {"offs": np.array([-1, 4, 6])},
         {"refs": np.array([]), "offs": np.array([0])},
-        {"tokens": np.array(["ab", *ENGLISH[1:]])},
+        {"tokens": np.array(["", *ENGLISH[1:]])},
         {"tokens": np.array(["b", *ENGLISH[1:]])},
     ],
 )
@@ -357,6 +357,23 @@ def test_installed_peers_read_what_is_clear(clear: Path, tmp_path: Path) -> None
     result = json.loads((tmp_path / "decoder-clear.json").read_text())
     assert {p["decoder"]: p["wer"] for p in result["sweep"]} == dict.fromkeys(result["settings"], 0)
     assert not result["failures"]
+
+
+def test_phonemes_are_for_ours_alone(tmp_path: Path, arpa: Path, one_sentence: Callable[[str], None]) -> None:
+    tokens = ("AH", "AE", "K", "T", " ", "")
+    (tmp_path / "words.txt").write_text("cat\tK AE T\ncut\tK AH T\n")
+    rows = np.full((3, len(tokens)), np.log(0.02), np.float32)
+    rows[range(3), [tokens.index(token) for token in ("K", "AE", "T")]] = np.log(0.9)
+    save(tmp_path / "cat.npz", ["cat"], [rows], tokens=np.array(tokens))
+    options = ["--emissions", tmp_path / "cat.npz", "--lm", arpa, "--words", tmp_path / "words.txt", "--lengths", ""]
+    done = bench(*options, "--beams", 5, "--peer", "ours", "--output", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "results" / "decoder-cat.json").read_text())
+    assert {p["decoder"]: p["wer"] for p in result["sweep"]} == {"ours": 0, "ours tight": 0}
+    done = bench(*options, "--beams", 5, "--peer", "ctc-beam-decoder", "--output", tmp_path / "others")
+    assert done.returncode == 1
+    one_sentence(done.stderr)
+    assert "ctc-beam-decoder: wanted tokens of one character each" in done.stderr
 
 
 def test_a_decoder_that_refuses_all_is_told(tmp_path: Path, one_sentence: Callable[[str], None]) -> None:

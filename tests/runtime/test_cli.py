@@ -95,9 +95,10 @@ def test_beam_search_and_its_settings(tone_bundle: Path, arpa: Path, cat_or_cut:
     for wrong in (["--lm", tmp_path / "c.wav"], ["--lm", "absent"], ["--lm", arpa, "--alpha", "nan"]):
         done = asr_run(*wrong)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
-    for wrong in (["--lm", arpa, "--no-lm"], ["--greedy", "--beam-size", 5]):
+    for wrong in (["--lm", arpa, "--no-lm"], ["--greedy", "--beam-size", 5], ["--no-lm", "--alpha", 0.5]):
         done = asr_run(*wrong)
         assert (done.returncode, done.stdout) == (2, "")
+    assert "no language model for alpha to weigh" in asr_run("--alpha", 0.5).stderr  # the bundle has none either
 
 
 def test_a_hot_word_may_say_how_it_sounds(
@@ -116,7 +117,7 @@ def test_a_hot_word_may_say_how_it_sounds(
     assert (done.stdout, done.stderr, done.returncode) == ("kubernetes netties\n", "", 0)
     done = heard("kubernetes:4")
     assert (done.stdout, done.returncode) == ("", 2)
-    assert "'kubernetes' has no pronunciation" in done.stderr
+    assert "has no pronunciation for 'kubernetes'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import kenlm
 import numpy as np
 import pytest
 
-from asr_runtime.compat.pyctcdecode import build_ctcdecoder
+from asr_runtime.compat.pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder
 from asr_runtime.errors import DecoderError
 
 DATA = Path(__file__).parent / "data"
@@ -214,3 +215,57 @@ def test_what_has_no_meaning_here_is_said(tmp_path: Path) -> None:
         decoder.decode(X, beam_width=0)
     with pytest.raises(ValueError, match="no such file"):
         build_ctcdecoder(LABELS, str(tmp_path / "missing.arpa"))
+
+
+def test_a_decoder_is_saved_and_loaded_with_its_model_and_weights(arpa: str, tmp_path: Path) -> None:
+    built = build_ctcdecoder(LABELS, arpa, ["the", "path", "of", "duty"], 0.7, 2.5, -8.0, lm_score_boundary=False)
+    built.save_to_dir(tmp_path / "saved")
+    loaded = BeamSearchDecoderCTC.load_from_dir(tmp_path / "saved")
+    for x in emissions()[:3]:
+        assert loaded.decode_beams(x) == built.decode_beams(x)
+    build_ctcdecoder(LABELS).save_to_dir(tmp_path / "plain")
+    assert BeamSearchDecoderCTC.load_from_dir(str(tmp_path / "plain")).decode(X) == build_ctcdecoder(LABELS).decode(X)
+    with pytest.raises(ValueError, match="is there already"):
+        built.save_to_dir(tmp_path / "plain")
+
+
+def test_a_folder_of_pyctcdecode_is_read(arpa: str, tmp_path: Path) -> None:
+    labels = ["", "⁇", *LETTERS]
+    model = tmp_path / "language_model"
+    model.mkdir()
+    shutil.copy(arpa, model / "words.arpa")
+    (tmp_path / "alphabet.json").write_text(json.dumps({"labels": labels, "is_bpe": False}))
+    (model / "unigrams.txt").write_text("duty\nof\npath\nthe\n")
+    weights = {"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0, "score_boundary": True}
+    (model / "attrs.json").write_text(json.dumps(weights))
+    (tmp_path / "preprocessor_config.json").write_text("{}")  # as hubs have beside it
+    decoder = BeamSearchDecoderCTC.load_from_dir(tmp_path)
+    x = spell("the path of duty", labels)
+    same = build_ctcdecoder(labels, arpa, ["the", "path", "of", "duty"])
+    assert decoder.decode_beams(x) == same.decode_beams(x)
+    assert decoder.decode(x) == "the path of duty"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("alphabet.json", None, "alphabet.json cannot be read"),
+        ("alphabet.json", "{", "it is not JSON"),
+        ("alphabet.json", '{"labels": 3}', "got no labels"),
+        ("language_model/attrs.json", "[]", "got no JSON object"),
+        ("language_model/attrs.json", '{"alpha": "high"}', "got 'high' as alpha, wanted a number"),
+        ("language_model/unigrams.txt", None, "unigrams.txt cannot be read"),
+        ("language_model/words.arpa", None, "got 0 files of .arpa, .bin, .binary, wanted one"),
+    ],
+)
+def test_a_folder_that_is_none_is_one_sentence(
+    arpa: str, tmp_path: Path, name: str, content: str | None, reason: str, one_sentence: Callable[[str], None]
+) -> None:
+    build_ctcdecoder(LABELS, arpa, ["the"]).save_to_dir(tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=reason) as error:
+        BeamSearchDecoderCTC.load_from_dir(tmp_path)
+    one_sentence(str(error.value))

@@ -1,6 +1,9 @@
 """Damaged files are refused with a sentence or still decode; they never end the process."""
 
+import math
 import random
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,13 @@ from asr_runtime.decoder import BeamSearchDecoder
 from asr_runtime.errors import DecoderError
 
 TRIALS = 300
+KINDS = {  # of KenLM's binaries, by arguments of build_binary
+    "probing": ["probing"],
+    "trie": ["trie"],
+    "quantised": ["-q", "4", "-b", "4", "trie"],
+    "array": ["-a", "22", "trie"],
+    "quantised array": ["-q", "4", "-b", "4", "-a", "22", "trie"],
+}
 TOKENS = [*" abcdefghijklmnopqrstuvwxyz'", ""]
 SCORER = (Path(__file__).parent / "data" / "ds_ctcdecoder" / "small.scorer").read_bytes()
 BEHIND_LM = SCORER.rindex(b"EIRT")  # the package's own part
@@ -67,6 +77,47 @@ def test_damaged_files_never_end_the_process(tmp_path: Path, part: str) -> None:
             assert "\n" not in str(error)
             refused += 1
     assert refused > TRIALS // 3
+
+
+def trigrams(path: Path, words: int = 60) -> Path:
+    """An ARPA file of some hundred n-grams, each of whose histories it has, too."""
+    rng = random.Random(0)
+    names = ["<unk>", "<s>", "</s>", *sorted({"".join(rng.choices("abcdefgh", k=4)) for _ in range(words)})]
+    pairs = sorted({(rng.choice(names[3:]), rng.choice(names[2:])) for _ in range(10 * words)})
+    triples = [(a, *pair) for pair in pairs for a in rng.sample(names[3:], 3) if (a, pair[0]) in set(pairs)]
+    lines = ["\\data\\", f"ngram 1={len(names)}", f"ngram 2={len(pairs)}", f"ngram 3={len(triples)}"]
+    for order, ngrams in enumerate(([(name,) for name in names], pairs, triples), start=1):
+        lines += ["", f"\\{order}-grams:"]
+        backoff = "" if order == 3 else f"\t{-rng.random():.3f}"
+        lines += [f"{-3 * rng.random():.3f}\t{' '.join(ngram)}{backoff}" for ngram in ngrams]
+    path.write_text("\n".join([*lines, "", "\\end\\", ""]))
+    return path
+
+
+@pytest.mark.skipif(shutil.which("build_binary") is None, reason="KenLM's build_binary is not installed")
+@pytest.mark.parametrize("kind", KINDS)
+def test_language_models_damaged_among_their_ngrams_never_end_the_process(tmp_path: Path, kind: str) -> None:
+    arpa, path = trigrams(tmp_path / "lm.arpa"), tmp_path / "lm.binary"
+    subprocess.run(["build_binary", *KINDS[kind], arpa, path], check=True, capture_output=True)
+    content = path.read_bytes()
+    tokens = [*" abcdefgh", ""]
+    log_probs = np.log(np.random.default_rng(0).dirichlet([0.3] * len(tokens), size=60) + 1e-9).clip(max=0)
+    assert BeamSearchDecoder(tokens, language_model=path).decode(log_probs)[0].text
+    rng = random.Random(kind)
+    refused = 0
+    for _ in range(TRIALS):
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            damaged[rng.randrange(136, content.rindex(b"<unk>\0"))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            (best,) = BeamSearchDecoder(tokens, language_model=path).decode(log_probs)
+            assert not math.isnan(best.score)
+        except DecoderError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused < TRIALS
+    assert refused > TRIALS // 10 or kind == "probing"
 
 
 def test_damaged_pronunciations_never_end_the_process(tmp_path: Path) -> None:

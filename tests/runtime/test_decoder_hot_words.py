@@ -103,6 +103,15 @@ def test_impossible_hot_words_are_refused(bad: dict[str, float]) -> None:
         BeamSearchDecoder(TOKENS).decode(spelled("a"), hot_words=bad)
 
 
-def test_a_hot_word_that_the_tokens_cannot_spell_is_named() -> None:
-    with pytest.raises(DecoderError, match="'zoo' cannot be spelled"):
-        BeamSearchDecoder(TOKENS).decode(spelled("a"), hot_words={"zoo": 1.0})
+@pytest.mark.parametrize(
+    ("phrase", "reason"),
+    [
+        ("a zoo", "'a zoo' cannot be spelled with the tokens: there is none for 'z'"),
+        ("Ab", "'Ab' cannot be spelled with the tokens: there is none for 'A'; write small letters"),
+        ("aé", "'aé' cannot be spelled with the tokens: there is none for 'é'"),
+    ],
+)
+def test_a_hot_word_that_the_tokens_cannot_spell_is_named_with_the_letter(phrase: str, reason: str) -> None:
+    with pytest.raises(DecoderError) as error:
+        BeamSearchDecoder(TOKENS).decode(spelled("a"), hot_words={phrase: 1.0})
+    assert reason in str(error.value)

@@ -268,6 +268,7 @@ def test_a_hot_word_may_say_how_it_sounds(arpa: str) -> None:
     [
         ("zoo", "has no pronunciation for 'zoo'; say how it sounds in words of the lexicon: 'zoo=WORDS'"),
         ("two zoo", "has no pronunciation for 'zoo'"),
+        ("two To", "has no pronunciation for 'To'; the lexicon writes it 'to'"),
         ("zoo=too zebra", "sounds like 'zebra', which has no pronunciation in the lexicon"),
         ("zoo=", "wanted one word before '='"),
         ("the zoo=too", "wanted one word before '='"),

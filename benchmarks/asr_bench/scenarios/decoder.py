@@ -59,6 +59,9 @@ def measure(
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """The whole comparison as a result for JSON; raises DecoderError where a decoder cannot be loaded."""
+    others = dict.fromkeys(contestant.peer for contestant in contestants if contestant.peer != "ours")
+    if others and not emissions.are_letters:
+        raise DecoderError(f"{', '.join(others)}: wanted tokens of one character each; leave all out by --peer ours.")
     with TemporaryDirectory() as folder:
         path, alphabet = Path(folder) / "emissions.npz", Path(folder) / "alphabet.txt"
         np.savez(path, emis=emissions.log_probs, offs=emissions.offsets)

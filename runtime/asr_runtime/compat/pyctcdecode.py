@@ -15,13 +15,15 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from asr_runtime.compat import CompatError, RecentDecoders, value_errors
+from asr_runtime.compat import CompatError, RecentDecoders, pyctcdecode_folder, value_errors
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis
+from asr_runtime.errors import sentence
 
 __all__ = ["BeamSearchDecoderCTC", "build_ctcdecoder"]
 
@@ -79,6 +81,30 @@ class BeamSearchDecoderCTC:
         self._beta = self._beta if beta is None else beta
         self._unk_score_offset = self._unk_score_offset if unk_score_offset is None else unk_score_offset
         self._lm_score_boundary = self._lm_score_boundary if lm_score_boundary is None else lm_score_boundary
+
+    @classmethod
+    def load_from_dir(
+        cls, filepath: str | os.PathLike[str], unigram_encoding: str | None = None
+    ) -> BeamSearchDecoderCTC:
+        """The decoder that `save_to_dir`, or pyctcdecode's, saved in a folder; raises CompatError for others."""
+        return cls(**vars(pyctcdecode_folder.read(Path(filepath), unigram_encoding)))
+
+    @classmethod
+    def load_from_hf_hub(cls, model_id: str, cache_dir: str | None = None, **kwargs: Any) -> BeamSearchDecoderCTC:
+        """The decoder of a model on Hugging Face's hub; `kwargs` are those of its `snapshot_download`."""
+        try:
+            from huggingface_hub import snapshot_download
+        except ModuleNotFoundError as error:
+            raise CompatError(sentence(error, "huggingface")) from None
+        return cls.load_from_dir(snapshot_download(model_id, cache_dir=cache_dir, **kwargs))
+
+    def save_to_dir(self, filepath: str | os.PathLike[str]) -> None:
+        """Save the decoder as pyctcdecode does, with a copy of its language model, where none is saved yet."""
+        model = None if self._language_model is None else Path(self._language_model)
+        weights = self._alpha, self._beta, self._unk_score_offset, self._lm_score_boundary
+        pyctcdecode_folder.write(
+            Path(filepath), pyctcdecode_folder.Saved(self._labels, model, self._unigrams, *weights)
+        )
 
     def decode(
         self,
