@@ -34,6 +34,9 @@ def to_onnx_command(
     language: Annotated[str, typer.Option(help="Language code in the bundle.")] = "en",
     licence: Annotated[str, typer.Option(help="Licence of the model in the bundle.")] = "not stated",
     lm: Annotated[Path | None, typer.Option(help="Language model to pack, see `asr-export lm`.")] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Words to pack, one a line; of a model of phonemes their pronunciations.")
+    ] = None,
     card: Annotated[Path | None, typer.Option(help="Text file that describes the model, to pack.")] = None,
     recording: Annotated[list[Path] | None, typer.Option(help="Recording to prove the graph on, too.")] = None,
     weights: Annotated[str, typer.Option(help="How weights are stored: fp32, fp16 or int8.")] = "fp32",
@@ -59,6 +62,7 @@ def to_onnx_command(
         language=language,
         licence=licence,
         language_model=lm,
+        lexicon=lexicon,
         card=card,
         recordings=recording or [],
         weights=weights,
@@ -250,13 +254,23 @@ def add_check_command(
 @app.command("verify")
 def verify_command(
     bundle: BundlePath,
-    against: Annotated[Path, typer.Option(help="Checkpoint that the bundle was made from, or what was imported.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint that it was made from, or what was imported.  [default: the check it carries]"),
+    ] = None,
     manifest: Annotated[Path | None, typer.Option(help="Recordings with text, to compare texts, too.")] = None,
 ) -> None:
     """Compare a bundle with its checkpoint again: log-probabilities, texts, word error rate.
 
+    Without a checkpoint the check that the bundle carries is replayed, as `asr-run --verify` does.
+
     Exit codes: 0 all model files passed, 1 one did not, 3 all passed that can run on this machine, and not all can.
     """
+    if against is None:
+        if manifest:
+            raise typer.BadParameter("texts are compared with a checkpoint's; give --against", param_hint="--manifest")
+        replay(bundle)
+        return
     from asr_export.engine_proof import NotVerified
     from asr_export.verify import Verified, table, verify
 
@@ -276,6 +290,19 @@ def verify_command(
         raise ExportError(f"{failed[0].file.path} is not what {against} computes: {failed[0].log_probs}.")
     if any(isinstance(each, NotVerified) for each in results):
         raise typer.Exit(3)
+
+
+def replay(path: Path) -> None:
+    """Say what a bundle's own check gives here; exit code 1 unless it passes."""
+    from asr_runtime.bundle import Bundle
+    from asr_runtime.verify import verify
+
+    outcomes = []
+    for outcome in verify(Bundle.load(path)):
+        typer.echo(outcome)
+        outcomes.append(outcome)
+    if not all(outcome.passed for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command("inspect")

@@ -6,12 +6,14 @@ Nothing is believed that can be tried: each device computes the check of a bundl
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from asr_export.cuda_versions import mismatches
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import driver, usable_cores
 from asr_runtime.errors import AsrError
@@ -34,6 +36,14 @@ PACKAGES = (
     "kenlm",
 )
 GPU_DEVICES = ("cuda", "tensorrt")
+# What is not there, who needs it, and what installs it; what a device lacks, its own error says.
+NEEDED = {
+    "onnx": "needed by to-tensorrt, inspect and to-onnx; run `pip install 'asr-deploy[tensorrt]'` or [export]",
+    "torch": "needed by to-onnx, verify and the imports; run `pip install 'asr-deploy[export]'`",
+    "transformers": "needed by import-huggingface; run `pip install 'asr-deploy[huggingface]'`",
+    "huggingface-hub": "needed to import by a hub's id; run `pip install huggingface_hub`",
+}
+KENLM_TOOL, KENLM_NEEDED = "lmplz", "needed by lm; run scripts/install-kenlm"
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ def examine(path: Path | None = None, *, gpu: bool = False) -> Report:
     devices = engine_findings(Bundle.load(path or ENGLISH))
     works = {each.name for each in devices if each.ok}
     wanted = [{"cpu"}, set(GPU_DEVICES)] if gpu else [{"cpu"}]
-    told = [Finding("system", None, system()), *package_findings(), driver_finding()]
+    told = [Finding("system", None, system()), *package_findings(), *missing_findings(), *driver_findings()]
     return Report((*told, *devices), all(works & each for each in wanted))
 
 
@@ -96,14 +106,27 @@ def installed(name: str) -> str | None:
         return None
 
 
-def driver_finding() -> Finding:
-    """The NVIDIA driver and its GPUs."""
+def missing_findings() -> list[Finding]:
+    """What commands of `asr-export` need and is not here."""
+    missing = {name: text for name, text in NEEDED.items() if installed(name) is None}
+    if shutil.which(KENLM_TOOL) is None:
+        missing[KENLM_TOOL] = KENLM_NEEDED
+    return [Finding(name, None, f"not installed: {text}") for name, text in missing.items()]
+
+
+def driver_findings() -> list[Finding]:
+    """The NVIDIA driver and its GPUs, and packages that do not go with it or with each other."""
     try:
         found = driver.probe()
     except AsrError as error:
-        return Finding("NVIDIA driver", None, str(error))
+        return [Finding("NVIDIA driver", None, str(error)), *mismatch_findings(None)]
     gpus = ", ".join(f"{gpu.name} ({gpu.capability}, {gpu.memory / 2**30:.0f} GiB)" for gpu in found.gpus)
-    return Finding("NVIDIA driver", True, f"CUDA {found.cuda}; {gpus}")
+    return [Finding("NVIDIA driver", True, f"CUDA {found.cuda}; {gpus}"), *mismatch_findings(found.cuda)]
+
+
+def mismatch_findings(cuda: str | None) -> list[Finding]:
+    """Packages that cannot work with a driver for this CUDA."""
+    return [Finding(name, False, text) for name, text in mismatches(cuda)]
 
 
 def engine_findings(bundle: Bundle) -> list[Finding]:

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 
+from asr_export.importers.files import read_graph
 from asr_runtime.bundle import Bundle, BundleFile
-from asr_runtime.errors import BundleError
 from asr_runtime.manifest import FORMAT
 
 LABEL = 13  # characters of the left column
 
 
 def inspect(path: Path) -> Iterator[str]:
-    """The lines of a description of the bundle at `path`; raises BundleError."""
+    """The lines of a description of the bundle at `path`; raises BundleError and ExportError."""
     bundle = Bundle.load(path)
     total = sum(file.bytes for file in bundle.files)
     yield line("bundle", f"{bundle.name} ({bundle.language}), licence {bundle.licence}")
@@ -43,10 +42,7 @@ def inspect(path: Path) -> Iterator[str]:
 
 def describe_graph(bundle: Bundle, file: BundleFile) -> Iterator[str]:
     """Precision, weights, opsets, inputs, outputs and operators of an ONNX model."""
-    try:
-        model = onnx.load(bundle.path(file), load_external_data=False)
-    except DecodeError as error:
-        raise BundleError(f"{file.path} is not ONNX ({error}); export the bundle again.") from error
+    model = read_graph(bundle.path(file))
     graph = model.graph
     opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)
     weights: Counter[str] = Counter()

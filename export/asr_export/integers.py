@@ -45,7 +45,7 @@ class IntegerRewriter(Rewriter):
     The pad flag stays out of them, since its weight would take the scale of its row: it is added, times its column.
     """
 
-    def __init__(self, gru: onnx.NodeProto, element: int, model: onnx.ModelProto) -> None:
+    def __init__(self, gru: onnx.NodeProto, element: int | None, model: onnx.ModelProto) -> None:
         super().__init__(gru, element, model)
         stored = {each.name: each for each in model.graph.initializer}
         self.input_weights, self.state_weights = (numpy_helper.to_array(stored[name]) for name in self.inputs[1:3])

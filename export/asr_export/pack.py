@@ -28,6 +28,16 @@ def lexicon_file(lexicon: Path) -> NewFile:
     return NewFile(source=lexicon, role="lexicon", path="lexicon.txt")
 
 
+def words_files(language_model: Path | None, lexicon: Path | None, tokens: Sequence[str]) -> list[NewFile]:
+    """What makes words of tokens, as a new bundle takes it, if the decoder takes it; raises DecoderError."""
+    files = [lexicon_file(lexicon)] if lexicon else []
+    if language_model:
+        return [*files, language_model_file(language_model, tokens, lexicon)]
+    if lexicon:
+        BeamSearchDecoder(tokens, lexicon=lexicon)
+    return files
+
+
 def card_file(card: Path) -> NewFile:
     """The text that describes the model, as a bundle takes it."""
     if not card.is_file():

@@ -36,7 +36,7 @@ def with_scans(model: onnx.ModelProto, rewriter: type[Rewriter] | None = None) -
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type == "GRU":
-            loop = (rewriter or Rewriter)(node, types[node.input[0]], model)
+            loop = (rewriter or Rewriter)(node, types.get(node.input[0]) if node.input else None, model)
             nodes += loop.nodes()
             made.graph.initializer.extend(loop.stored)
         else:
@@ -55,10 +55,10 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
 class Rewriter:
     """The nodes in place of one GRU of X [frames, batch, inputs], W, R and B, and output [frames, 2, batch, size]."""
 
-    def __init__(self, gru: onnx.NodeProto, element: int, model: onnx.ModelProto) -> None:
+    def __init__(self, gru: onnx.NodeProto, element: int | None, model: onnx.ModelProto) -> None:
         attributes = {each.name: helper.get_attribute_value(each) for each in gru.attribute}
         known = {"direction": b"bidirectional", "linear_before_reset": 1, "hidden_size": attributes.get("hidden_size")}
-        if attributes != known or len(gru.input) != 4 or len(gru.output) != 1:
+        if attributes != known or len(gru.input) != 4 or len(gru.output) != 1 or element is None:
             raise ValueError(f"the GRU {gru.name} is not one that asr-export writes")
         self.name, self.inputs, self.output = gru.name, list(gru.input), gru.output[0]
         self.size, self.element = int(attributes["hidden_size"]), element

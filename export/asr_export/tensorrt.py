@@ -170,13 +170,12 @@ def library(rtx: bool) -> Any:
 def graph_bytes(path: Path) -> bytes:
     """The ONNX file as TensorRT gets it: recurrent layers as typed loops."""
     try:
-        import onnx
+        from asr_export.importers.files import load_whole
+        from asr_export.scan import with_scans
     except ImportError as error:
         raise EngineError(f"onnx cannot be imported ({error}); run `pip install asr-deploy[tensorrt]`.") from error
-    from asr_export.scan import with_scans
-
     try:
-        content: bytes = with_scans(onnx.load(path, load_external_data=False)).SerializeToString()
+        content: bytes = with_scans(load_whole(path)).SerializeToString()
     except ValueError as error:
         raise ExportError(f"{path.name}: {error}; TensorRT may not take it.") from error
     return content

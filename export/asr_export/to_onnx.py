@@ -13,7 +13,7 @@ import onnx
 from asr_export.check import add_check, renew_check
 from asr_export.compact import PRECISIONS, rounded
 from asr_export.graph import author
-from asr_export.pack import card_file, language_model_file
+from asr_export.pack import card_file, words_files
 from asr_export.proofs import Figures, Rounding, measure_rounding, prove, prove_integers
 from asr_export.signals import Samples, spoken
 from asr_runtime.audio import read_audio
@@ -35,6 +35,7 @@ def to_onnx(
     language: str = "en",
     licence: str = "not stated",
     language_model: Path | None = None,
+    lexicon: Path | None = None,
     card: Path | None = None,
     recordings: Sequence[Path] = (),
     weights: str = "fp32",
@@ -46,13 +47,12 @@ def to_onnx(
     `weights` says how they are stored: fp32, fp16 or int8 (see `compact`). With `arithmetic` fp16 or int8 the
     weights have that type, too, and the model joins the bundle that lies there, if one does; else it makes one alone.
 
-    Raises RecipeError for the checkpoint, ExportError for the proof or the card, DecoderError for the language model,
-    AudioError for a recording and BundleError for the bundle; then nothing is written.
+    Raises RecipeError for the checkpoint, ExportError for the proof or the card, DecoderError for the language model
+    or the lexicon, AudioError for a recording and BundleError for the bundle; then nothing is written.
     """
     checkpoint = load_checkpoint(checkpoint_folder)
     files = [card_file(card)] if card else []
-    if language_model:
-        files.append(language_model_file(language_model, checkpoint.alphabet.tokens))
+    files += words_files(language_model, lexicon, checkpoint.alphabet.tokens)
     samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
     joins = arithmetic != "fp32" and bundle.exists()
     if joins:

@@ -418,6 +418,22 @@ def imports_a_link(folder: Path) -> Path:
     return made
 
 
+@opened_as("import-onnx", "more than 4194304 bytes")
+def imports_a_configuration_of_megabytes(folder: Path) -> Path:
+    made = importable(folder, model())
+    (made / "config.json").write_text(json.dumps({"model_type": "nemo-conformer-ctc", "x": "x" * (5 << 20)}))
+    return made
+
+
+@opened_as("import-onnx", "is a link")
+def imports_tokens_by_a_link(folder: Path) -> Path:
+    (folder / "secret").write_bytes(SECRET)
+    made = importable(folder, nemo_model())
+    (made / "vocab.txt").unlink()
+    (made / "vocab.txt").symlink_to(folder / "secret")
+    return made
+
+
 @opened_as("import-seed", "nothing was run")
 def imports_weights_that_run_code(folder: Path) -> Path:
     stream = io.BytesIO()
@@ -425,6 +441,93 @@ def imports_weights_that_run_code(folder: Path) -> Path:
     path = folder / "weights.pth"
     path.write_bytes(stream.getvalue())
     return path
+
+
+@opened_as("import-seed", "tensors that share their numbers")
+def imports_weights_of_petabytes(folder: Path) -> Path:
+    """A pickle of torch may say that one number is a tensor of any size, each step in it being none."""
+    import torch
+
+    def sized(*size: int) -> torch.Tensor:
+        return torch.zeros(1).expand(*size)
+
+    weights = {
+        "cnn.weight": sized(1 << 20, 1, 3, 3),
+        "fc.weight": sized(1 << 20, 64 << 20),
+        "dense.3.weight": sized(29, 512),
+        **{f"res_cnn.{i}.{part}": sized(1) for i in range(5) for part in ("norm.weight", "conv.weight")},
+        "rnn.0.gru.weight_ih_l0": sized(3, 1),
+    }
+    path = folder / "weights.pth"
+    torch.save(weights, path)
+    return path
+
+
+def nemo_model() -> onnx.ModelProto:
+    """A graph as NeMo exports CTC models: each frame of features, of which there are as many as tokens, as logits."""
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3, "frames"])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "frames", 3])
+    node = helper.make_node("Transpose", ["features"], ["logits"], perm=[0, 2, 1])
+    graph = helper.make_graph([node], "nemo", [features], [logits])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def transformers_folder(folder: Path, **files: Any) -> Path:
+    """A folder of transformers with the `config.json` of a small model, and `files` that are JSON, by name."""
+    made = folder / "model"
+    made.mkdir()
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    small |= {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    config = {"model_type": "wav2vec2", "vocab_size": 4, "pad_token_id": 0, **small}
+    vocabulary = {"<pad>": 0, "|": 1, "a": 2, "b": 3}
+    for name, content in {"config": config, "vocab": vocabulary, **files}.items():
+        (made / f"{name}.json").write_text(json.dumps(content))
+    return made
+
+
+def safetensors(**shapes: list[int]) -> bytes:
+    """A file of float32 zeros."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    said = json.dumps(header).encode()
+    return struct.pack("<Q", len(said)) + said + bytes(end)
+
+
+@opened_as("import-huggingface", "'../secret.safetensors'")
+def imports_weights_that_an_index_has_above(folder: Path) -> Path:
+    (folder / "secret.safetensors").write_bytes(safetensors(x=[4]))
+    places = {"lm_head.bias": "../secret.safetensors", "lm_head.weight": "model-1.safetensors"}
+    made = transformers_folder(folder, **{"model.safetensors.index": {"metadata": {}, "weight_map": places}})
+    (made / "model-1.safetensors").write_bytes(safetensors(x=[4]))
+    return made
+
+
+@opened_as("import-huggingface", "is a link")
+def imports_weights_of_transformers_by_a_link(folder: Path) -> Path:
+    (folder / "secret.safetensors").write_bytes(safetensors(x=[4]))
+    made = transformers_folder(folder)
+    (made / "model.safetensors").symlink_to(folder / "secret.safetensors")
+    return made
+
+
+@opened_as("import-huggingface", "is a link")
+def imports_a_vocabulary_by_a_link(folder: Path) -> Path:
+    made = transformers_folder(folder)
+    (made / "vocab.json").rename(folder / "secret.json")
+    (made / "vocab.json").symlink_to(folder / "secret.json")
+    (made / "model.safetensors").write_bytes(safetensors(x=[4]))
+    return made
+
+
+@opened_as("import-huggingface", "conv_stride")
+def imports_a_model_without_frames(folder: Path) -> Path:
+    made = transformers_folder(folder)
+    config = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**config, "conv_stride": [0] * 7}))
+    (made / "model.safetensors").write_bytes(safetensors(x=[4]))
+    return made
 
 
 @opened_as("import-huggingface", "no weights in safetensors")
@@ -435,6 +538,70 @@ def imports_a_pickle_of_transformers(folder: Path) -> Path:
     (made / "pytorch_model.bin").write_bytes(b"\x80\x02cos\nsystem\nX\n\0\0\0touch evil\x85R.")
     (made / "evil.py").write_text("open('evil', 'w')\n")
     return made
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def checkpoint(folder: Path, config: bytes | None = None, **model: Any) -> Path:
+    """A checkpoint with weights of no model, whose architecture an attack forms."""
+    made = folder / "checkpoint"
+    made.mkdir()
+    said = {"format": 1, "features": {}, "model": model, "alphabet": "ab", "provenance": {}}
+    (made / "config.json").write_bytes(config or json.dumps(said).encode())
+    (made / "model.safetensors").write_bytes(safetensors(x=[4]))
+    return made
+
+
+@opened_as("checkpoint", "give the folder of a checkpoint")
+def nests_json_of_a_checkpoint_deeply(folder: Path) -> Path:
+    return checkpoint(folder, b"[" * 200_000)
+
+
+@opened_as("checkpoint", "recurrent_size is 1073741824")
+def is_a_checkpoint_of_absurd_sizes(folder: Path) -> Path:
+    return checkpoint(folder, architecture="crnn", recurrent_size=1 << 30)
+
+
+@opened_as("checkpoint", "of another model")
+def is_a_checkpoint_of_terabytes(folder: Path) -> Path:
+    return checkpoint(folder, architecture="crnn", recurrent_size=16384, recurrent_layers=64)
+
+
+@opened_as("begin from", "cannot read")
+def begins_with_weights_from_above(folder: Path) -> Path:
+    (folder / "secret").write_bytes(SECRET)
+    bundle_of_ours = Path(__file__).parents[2] / "runtime" / "asr_runtime" / "bundles" / "english" / "bundle.json"
+    provenance = json.loads(bundle_of_ours.read_text())["provenance"]
+    return bundle(folder, model(elsewhere("../secret")).SerializeToString(), provenance=provenance)
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+@opened_as("engine", "wanted them in the file itself")
+def builds_an_engine_with_weights_from_above(folder: Path) -> Path:
+    (folder / "secret").write_bytes(SECRET)
+    return bundle(folder, model(elsewhere("../secret")).SerializeToString())
+
+
+@opened_as("engine", "less than 2 GiB")
+def builds_an_engine_of_terabytes(folder: Path) -> Path:
+    made = bundle(folder, b"x")
+    with (made / "model.onnx").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    return made
+
+
+@opened_as("engine", "no whole ONNX model")
+def builds_an_engine_of_noise(folder: Path) -> Path:
+    return bundle(folder, np.random.default_rng(1).bytes(5000))
+
+
+@opened_as("engine", "TensorRT may not take it")
+def builds_an_engine_of_a_loop_from_nowhere(folder: Path) -> Path:
+    loop = helper.make_node("GRU", ["nothing.there", "w", "r"], ["used"], hidden_size=1 << 60)
+    return bundle(folder, model(nodes=[loop]).SerializeToString())
 
 
 if __name__ == "__main__":

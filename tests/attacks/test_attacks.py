@@ -15,10 +15,13 @@ from asr_export.importers.huggingface import import_huggingface
 from asr_export.importers.onnx import Options, import_onnx
 from asr_export.importers.packing import Imported
 from asr_export.importers.seed import import_seed
+from asr_export.tensorrt import graph_bytes
+from asr_export.to_onnx import to_onnx
 from asr_runtime.bundle import Bundle
 from asr_runtime.decoder import BeamSearchDecoder
 from asr_runtime.engines import choose, pad
 from asr_runtime.errors import AsrError
+from asr_training.bundle_weights import load_bundle
 
 specification = importlib.util.spec_from_file_location("make_attacks", Path(__file__).with_name("make.py"))
 assert specification is not None
@@ -38,6 +41,9 @@ OPEN: dict[str, Callable[[Path], object]] = {
     "import-onnx": lambda path: import_onnx(path, path.parent / "made", Options(), Imported()),
     "import-seed": lambda path: import_seed(path, path.parent / "made", "time", Imported()),
     "import-huggingface": lambda path: import_huggingface(path, path.parent / "made", Imported()),
+    "checkpoint": lambda path: to_onnx(path, path.parent / "made"),
+    "begin from": load_bundle,
+    "engine": lambda path: graph_bytes(path / "model.onnx"),
 }
 
 

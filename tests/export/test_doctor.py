@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -58,7 +59,85 @@ def test_a_machine_without_gpu_is_healthy_unless_one_is_wanted(bundle: Path, no_
 def test_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = driver.Gpu("Orin", "8.7", 8 << 30)
     monkeypatch.setattr(driver, "probe", lambda: driver.Driver("12.6", (gpu,)))
-    assert str(doctor.driver_finding()).endswith("CUDA 12.6; Orin (8.7, 8 GiB)")
+    assert str(doctor.driver_findings()[0]).endswith("CUDA 12.6; Orin (8.7, 8 GiB)")
+
+
+@dataclass
+class Installed:
+    """A package as importlib.metadata has it."""
+
+    name: str
+    version: str = "1.0"
+    requires: Sequence[str] = ()
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"Name": self.name}
+
+
+@pytest.mark.parametrize(
+    ("packages", "cuda", "found"),
+    [
+        ([Installed("cuda-bindings", "13.5.0")], "13.0", []),
+        ([Installed("cuda-bindings", "12.9.1")], "13.2", []),  # a driver runs what is older
+        (
+            [Installed("cuda-bindings", "13.5.0")],
+            "12.6",
+            [("cuda-bindings", "made for CUDA 13, and the driver runs 12.6")],
+        ),
+        (
+            [Installed("tensorrt", "11.4.0", ("tensorrt_cu13==11.4.0",)), Installed("tensorrt-cu13", "11.4.0")],
+            "12.8",
+            [("tensorrt", "install one for CUDA 12"), ("tensorrt-cu13", "made for CUDA 13")],
+        ),
+        (
+            [
+                Installed("onnxruntime-gpu", "1.31.1", ("numpy", "nvidia-cudnn-cu13~=9.0; extra == 'cudnn'")),
+                Installed("nvidia-cudnn-cu12", "9.1"),
+            ],
+            "13.0",
+            [
+                (
+                    "onnxruntime-gpu",
+                    "wants nvidia-cudnn-cu13, got nvidia-cudnn-cu12; run `pip install nvidia-cudnn-cu13`",
+                )
+            ],
+        ),
+        (
+            [
+                Installed("onnxruntime-gpu", "1.31.1", ("nvidia-cudnn-cu13~=9.0; extra == 'cudnn'",)),
+                Installed("nvidia-cudnn-cu13", "9.1"),
+            ],
+            None,  # no driver: what it runs is not known
+            [],
+        ),
+    ],
+)
+def test_versions_are_held_against_each_other(
+    packages: list[Installed], cuda: str | None, found: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "distributions", lambda: packages)
+    findings = doctor.mismatch_findings(cuda)
+    assert [each.name for each in findings] == [name for name, _ in found]
+    assert all(text in each.text and each.ok is False for each, (_, text) in zip(findings, found, strict=True))
+
+
+def test_what_is_missing_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+    gone = {"transformers", "torch"}
+
+    def version(name: str) -> str:
+        if name in gone:
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setenv("PATH", "")
+    found = {finding.name: finding.text for finding in doctor.missing_findings()}
+    assert {*gone, "lmplz"} <= set(found)
+    assert "onnx" not in found
+    assert "pip install 'asr-deploy[huggingface]'" in found["transformers"]
+    assert "scripts/install-kenlm" in found["lmplz"]
 
 
 def test_both_wheels_of_onnx_runtime_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import soundfile
 
 from asr_export.cli import main
 from asr_export.signals import speech_like
-from asr_runtime.bundle import Bundle, Manifest, NewFile, write_bundle
+from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
+from asr_runtime.recognizer import is_pronounced
 
 ARPA = """\\data\\
 ngram 1=5
@@ -195,6 +196,22 @@ def test_pronunciations_go_in_before_or_after_the_language_model(
     refused(["add-lexicon", path, str(tmp_path / "bad.txt"), "--force"], "the token 'X' for 'red'", capsys)
 
 
+def test_to_onnx_takes_the_pronunciations_with_the_language_model(
+    checkpoint: Path, arpa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sounds, path = tmp_path / "sounds.txt", tmp_path / "b"
+    command = ["to-onnx", str(checkpoint), str(path), "--lexicon", str(sounds)]
+    sounds.write_text("red\tr e X\n")
+    refused(command, "the token 'X' for 'red'", capsys)
+    refused([*command, "--lm", str(arpa)], "the token 'X' for 'red'", capsys)
+    assert not path.exists()
+    sounds.write_text("red\tr e d\ncar\tk a r\n")
+    assert call([*command, "--lm", str(arpa)]) == 0
+    bundle = Bundle.load(path)
+    assert sorted(file.role for file in bundle.files) == ["check", "language_model", "lexicon", "model"]
+    assert is_pronounced(bundle)
+
+
 def test_add_lm_refuses_what_does_not_fit(
     bundle: Path, tmp_path: Path, arpa: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +220,20 @@ def test_add_lm_refuses_what_does_not_fit(
     refused(["add-lm", str(bundle), str(arpa), "--beam-size", "0"], "got beam_size 0", capsys)
     assert call(["add-lm", str(bundle), str(arpa)]) == 0
     refused(["add-lm", str(bundle), str(arpa)], "there is a language_model already", capsys)
+
+
+def test_verify_without_a_checkpoint_replays_what_the_bundle_carries(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["verify", str(bundle)]) == 0
+    assert capsys.readouterr().out.startswith("passed: cpu, ONNX Runtime")
+    assert call(["verify", str(bundle), "--manifest", str(tmp_path / "m.jsonl")]) == 2
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    check = json.loads((other / "check.json").read_text())
+    check["utterances"][0]["greedy"] += "x"
+    (tmp_path / "check.json").write_text(json.dumps(check))
+    update_bundle(other, [NewFile(source=tmp_path / "check.json", role="check")], force=True)
+    assert call(["verify", str(other)]) == 1
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +271,7 @@ def test_inspect_refuses_a_damaged_bundle(checkpoint: Path, tmp_path: Path, caps
     model.write_bytes(b"\xff" * manifest["files"][0]["bytes"])
     manifest["files"][0]["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
     (path / "bundle.json").write_text(json.dumps(manifest))
-    refused(["inspect", str(path)], "model.onnx is not ONNX", capsys)
+    refused(["inspect", str(path)], "model.onnx: this is no whole ONNX model", capsys)
 
 
 def test_inspect_shows_what_other_programs_wrote(

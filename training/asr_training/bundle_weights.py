@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import BundleError, RecipeError
 from asr_training.checkpoint import Checkpoint
-from asr_training.model import AcousticModel, Attention, ConvolutionAttentionEncoder
-from asr_training.recipe import Features, Model, convert, from_table
+from asr_training.model import AcousticModel, Attention
+from asr_training.recipe import ConvolutionAttention, Features, Model, check_bounds, convert, from_table
 from asr_training.text import Alphabet
 
 # Where the graph's name of a layer is not the model's.
@@ -43,9 +43,11 @@ def load_bundle(path: Path) -> Checkpoint:
         raise RecipeError(f"{path} was not made of a checkpoint of asr-train in 32 bits; give the checkpoint itself")
     features = from_table(Features, recipe.get("features"), f"the recipe in {path}")
     architecture: Model = convert(Model, recipe.get("model"), f"the recipe in {path}")
-    model = AcousticModel(features, architecture, len(bundle.tokens))
-    if not isinstance(model.encoder, ConvolutionAttentionEncoder):
+    if not isinstance(architecture, ConvolutionAttention):
         raise RecipeError(f"{path} holds a {architecture.architecture} model; give the checkpoint that it was made of")
+    check_bounds("features", features)
+    check_bounds("model", architecture)
+    model = AcousticModel(features, architecture, len(bundle.tokens))
     stored = initializers(bundle.path(file))
     with torch.no_grad():
         for name, layer in model.encoder.named_modules(prefix="encoder"):
@@ -58,10 +60,17 @@ def initializers(path: Path) -> dict[str, Tensor]:
     """The arrays of an ONNX file by name, those with bits less widened to float32."""
     try:
         import onnx
+        from google.protobuf.message import DecodeError
         from onnx import numpy_helper
     except ImportError:
         raise RecipeError("beginning from a bundle needs onnx; install it (pip install onnx)") from None
-    arrays = {array.name: numpy_helper.to_array(array) for array in onnx.load(path).graph.initializer}
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+        if any(array.data_location == onnx.TensorProto.EXTERNAL for array in graph.initializer):
+            raise RecipeError(f"cannot read {path.name}: it has its weights in other files; export the bundle again")
+        arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
+    except (DecodeError, ValueError, TypeError) as error:
+        raise RecipeError(f"cannot read {path.name} ({error}); export the bundle again") from None
     stored = {}
     for name, array in arrays.items():
         plain, _, kind = name.rpartition(".")
@@ -84,6 +93,9 @@ def take(layer: nn.Module, name: str, stored: dict[str, Tensor]) -> None:
             raise RecipeError(f"the bundle's model has no {name}.{part}; give the checkpoint that it was made of")
         if isinstance(layer, nn.Linear) and part == "weight":
             value = value.t()
+        if value.shape != parameter.shape:
+            got, wanted = [*value.shape], [*parameter.shape]
+            raise RecipeError(f"the bundle's {name}.{part} is {got}, and {wanted} by its recipe; export it again")
         parameter.copy_(value)
     if isinstance(layer, Attention):
         unscale_queries(layer, name, stored)

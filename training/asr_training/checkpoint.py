@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asr_runtime.errors import RecipeError
-from asr_training.model import AcousticModel
-from asr_training.recipe import Features, Model, convert, from_table
+from asr_training.model import AcousticModel, make_encoder
+from asr_training.recipe import Features, Model, check_bounds, convert, from_table
 from asr_training.text import Alphabet
 
 FORMAT = 1
@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"cannot read {path} ({error}); give the folder of a checkpoint") from None
     if not isinstance(value, dict):
         raise RecipeError(f"{path} holds no JSON object; give the folder of a checkpoint")
@@ -111,15 +111,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         alphabet, provenance = Alphabet(str(config["alphabet"])), dict(config["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{where} lacks {error}; the checkpoint is damaged, take another") from None
-    model = AcousticModel(features, architecture, len(alphabet.tokens))
+    check_bounds("features", features)
+    check_bounds("model", architecture)
+    tokens = len(alphabet.tokens)
+    with torch.device("meta"):  # sizes are compared before memory is taken for them
+        hollow = torch.nn.ModuleDict({"encoder": make_encoder(architecture, features.mels, tokens)})
+    load_weights(hollow, folder, assign=True)
+    model = AcousticModel(features, architecture, tokens)
     load_weights(model, folder)
     return Checkpoint(model.eval(), features, architecture, alphabet, provenance)
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Put a checkpoint's weights into a model of the same shape."""
+def load_weights(model: torch.nn.Module, folder: Path, *, assign: bool = False) -> None:
+    """Put a checkpoint's weights into a model of the same shape, or in place of the model's own with `assign`."""
     try:
-        model.load_state_dict(read_tensors(folder / "model.safetensors"))
+        model.load_state_dict(read_tensors(folder / "model.safetensors"), assign=assign)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise RecipeError(

@@ -1,9 +1,11 @@
-"""ONNX files of others: read whole, with nothing from outside their own folder."""
+"""Files of others: read whole, with nothing from outside their own folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -12,6 +14,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from asr_runtime.errors import ExportError
 
 LARGEST_MODEL = 2 << 30  # bytes: protobuf's limit, and so that of a model in a bundle
+LARGEST_TEXT = 4 << 20  # bytes of a configuration or a list of tokens
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -19,19 +22,68 @@ def load_model(path: Path) -> onnx.ModelProto:
 
     Weights in other files are taken only from plain files beside the model that hold what the model says they do.
     """
+    model = read_graph(path)
+    elsewhere = outside(model)
+    too_large(path, path.stat().st_size + sum(check_place(path, tensor) for tensor in elsewhere))
+    if elsewhere:
+        load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def load_whole(path: Path) -> onnx.ModelProto:
+    """An ONNX model of a bundle, whose weights are in the file; raises ExportError."""
+    model = read_graph(path)
+    if outside(model):
+        raise ExportError(f"{path.name}: got weights in other files, wanted them in the file itself; export it again.")
+    return model
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """What one file holds; raises ExportError."""
     if path.is_symlink() or not path.is_file():
         raise ExportError(f"{path}: there is no plain file here; give an ONNX model.")
     try:
         too_large(path, path.stat().st_size)
-        model = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as error:
         raise ExportError(f"{path}: this is no whole ONNX model ({first_line(error)}); fetch it again.") from None
-    outside = [tensor for tensor in tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    outside += [tensor for function in model.functions for tensor in of_nodes(function.node) if tensor.external_data]
-    too_large(path, path.stat().st_size + sum(check_place(path, tensor) for tensor in outside))
-    if outside:
-        load_external_data_for_model(model, str(path.parent))
-    return model
+
+
+def outside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """The tensors that lie in other files."""
+    found = [tensor for tensor in tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return found + [each for function in model.functions for each in of_nodes(function.node) if each.external_data]
+
+
+def plain(path: Path) -> Path:
+    """A file of a model's folder that is there itself; raises ExportError for a link, which may lead anywhere."""
+    if path.is_symlink():
+        raise ExportError(f"{path}: this is a link, wanted the file itself; copy the folder with cp -rL.")
+    if not path.is_file():
+        raise ExportError(f"{path}: there is no such file; give the model's whole folder.")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """A small text; raises ExportError."""
+    if path.stat().st_size > LARGEST_TEXT:
+        raise ExportError(f"{path}: got a file of more than {LARGEST_TEXT} bytes; this is no model's own.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ExportError(f"{path}: this is no UTF-8 text ({error.reason}); fetch it again.") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model's folder; raises ExportError."""
+    text = read_text(plain(path))
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{path}: this is no JSON ({first_line(error)}); fetch it again.") from None
+    if not isinstance(content, dict):
+        raise ExportError(f"{path}: this holds no JSON object; fetch it again.")
+    return content
 
 
 def too_large(path: Path, size: int) -> None:

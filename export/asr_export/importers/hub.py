@@ -31,7 +31,7 @@ class Found:
     def licence(self) -> str:
         """What the head of the README beside the model says, as model hubs have it."""
         card = (self.path if self.path.is_dir() else self.path.parent) / CARD
-        if not card.is_file() or card.stat().st_size > CARD_BYTES:
+        if card.is_symlink() or not card.is_file() or card.stat().st_size > CARD_BYTES:
             return UNKNOWN
         head = card.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n").split("\n---", 1)[0]
         said = LICENCE.search(head) if head.startswith("---") else None

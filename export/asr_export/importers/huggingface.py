@@ -8,9 +8,11 @@ exporter. Models whose first convolution is followed by a norm over time (`feat_
 from __future__ import annotations
 
 import io
-import json
 import math
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,18 @@ from torch import Tensor, nn
 from asr_export.builder import OPSET, GraphBuilder
 from asr_export.front_end import cleared, padded_to
 from asr_export.importers.compose import composed
-from asr_export.importers.files import first_line, too_large
+from asr_export.importers.files import first_line, plain, read_json, too_large
 from asr_export.importers.packing import Imported, prove_import, write_import
 from asr_export.proofs import Figures
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import ExportError
+from asr_runtime.manifest import SAMPLE_RATES
 
 KINDS = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+LARGEST_SIZE = 1024  # of a convolution over samples, or its stride
 VARIANCE_FLOOR = 1e-7  # of transformers' normalisation
 FILES = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors", "config.json", "vocab.json")
 MORE_FILES = ("preprocessor_config.json", "tokenizer_config.json", "added_tokens.json")
-LARGEST_JSON = 4 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -63,28 +66,13 @@ def import_huggingface(folder: Path, bundle: Path, imported: Imported) -> tuple[
     return write_import(bundle, graph, figures, imported, origin, padding=padding), figures
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder."""
-    if not path.is_file():
-        raise ExportError(f"{path}: there is no such file; give a folder as transformers saves models.")
-    if path.stat().st_size > LARGEST_JSON:
-        raise ExportError(f"{path}: got a file of more than {LARGEST_JSON} bytes; this is no model's own.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path}: this is no JSON ({first_line(error)}); fetch it again.") from None
-    if not isinstance(content, dict):
-        raise ExportError(f"{path}: this holds no JSON object; fetch it again.")
-    return content
-
-
 def read_vocabulary(folder: Path, config: Any) -> list[str]:
     """The tokens of `vocab.json` by their numbers: the padding token is CTC's blank, the word delimiter the space."""
     numbers = read_json(folder / "vocab.json")
     added = folder / "added_tokens.json"
     numbers.update(read_json(added) if added.is_file() else {})
     places = {place: token for token, place in numbers.items() if isinstance(place, int)}
-    if len(places) != len(numbers) or sorted(places) != list(range(config.vocab_size)):
+    if not len(places) == len(numbers) == config.vocab_size or sorted(places) != list(range(len(places))):
         raise ExportError(
             f"{folder / 'vocab.json'}: got {len(numbers)} entries, wanted a number from 0 to {config.vocab_size - 1} "
             "for each token; of a model of many languages give the vocabulary of one."
@@ -108,9 +96,12 @@ class HuggingFaceOriginal(nn.Module):
         self.normalise = bool(before.get("do_normalize", True))
         self.masks = config.get("feat_extract_norm", "group") == "layer"
         self.model = load(folder)
-        kernels, strides = self.model.config.conv_kernel, self.model.config.conv_stride
+        kernels, strides = (sizes(folder, self.model.config, name) for name in ("conv_kernel", "conv_stride"))
         window = 1 + sum((kernel - 1) * math.prod(strides[:i]) for i, kernel in enumerate(kernels))
-        self.config = Timing(int(before.get("sampling_rate", 16_000)), math.prod(strides), window)
+        rate = before.get("sampling_rate", 16_000)
+        if type(rate) is not int or not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+            raise ExportError(f"{file}: got the sampling rate {rate!r:.40}, wanted 4000 to 192000 Hz.")
+        self.config = Timing(rate, math.prod(strides), window)
 
     def frames(self, length: int) -> int:
         """How many frames the model makes of so many samples."""
@@ -131,9 +122,17 @@ class HuggingFaceOriginal(nn.Module):
         return nn.utils.rnn.pad_sequence(results, batch_first=True), torch.tensor(frames)
 
 
+def sizes(folder: Path, config: Any, name: str) -> list[int]:
+    """The convolutions' sizes of one kind."""
+    given = list(getattr(config, name))
+    if not all(type(size) is int and 1 <= size <= LARGEST_SIZE for size in given):
+        raise ExportError(f"{folder}: got {name} {given!r:.80}, wanted whole numbers from 1 to {LARGEST_SIZE}.")
+    return given
+
+
 def load(folder: Path) -> Any:
     """The model in float32; weights are taken from safetensors only, and no code of the folder is run."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = [plain(file) for file in sorted(folder.glob("*.safetensors"))]
     if not files:
         raise ExportError(f"{folder}: there are no weights in safetensors, and no others are read; convert them.")
     too_large(folder, sum(file.stat().st_size for file in files))
@@ -147,15 +146,38 @@ def load(folder: Path) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = AutoModelForCTC.from_pretrained(folder, attn_implementation="eager", **options)
-    except Exception as error:  # errors of safetensors, of JSON and of configurations have no common kind
-        raise ExportError(f"{folder}: transformers cannot load this model ({first_line(error)}).") from None
+    with nothing_but(folder, files) as shown:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = AutoModelForCTC.from_pretrained(shown, attn_implementation="eager", **options)
+        except Exception as error:  # errors of safetensors, of JSON and of configurations have no common kind
+            said = first_line(error).replace(str(shown), str(folder))
+            raise ExportError(f"{folder}: transformers cannot load this model ({said}).") from None
     if getattr(model.config, "add_adapter", False):
         raise ExportError(f"{folder}: got a model with an adapter behind its layers, wanted one without.")
     return model.float().eval()
+
+
+@contextmanager
+def nothing_but(folder: Path, weights: list[Path]) -> Iterator[Path]:
+    """A folder in which transformers finds the configuration and these weights only.
+
+    It would follow other files to further places, as `adapter_config.json` to the model that is adapted. An index may
+    name none but these weights.
+    """
+    files = [*weights, plain(folder / "config.json")]
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        files.append(index)
+        places = read_json(index).get("weight_map")
+        named = set(places.values()) if isinstance(places, dict) else {None}
+        if others := sorted(map(repr, named - {file.name for file in weights})):
+            raise ExportError(f"{index}: got weights in {others[0]:.120}, wanted files beside it; fetch it again.")
+    with tempfile.TemporaryDirectory(prefix="asr-import-") as shown:
+        for file in files:
+            Path(shown, file.name).symlink_to(file.resolve())
+        yield Path(shown)
 
 
 class Traced(nn.Module):

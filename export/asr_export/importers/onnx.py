@@ -5,7 +5,6 @@ Their graphs go from mel features to log-probabilities. The front end is put bef
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from asr_export.builder import OPSET, GraphBuilder
 from asr_export.importers.compose import composed
-from asr_export.importers.files import first_line, load_model
+from asr_export.importers.files import first_line, load_model, plain, read_json
 from asr_export.importers.nemo_front_end import HOP, SAMPLE_RATE, NemoFrontEnd, nemo_features, settings
 from asr_export.importers.packing import Imported, prove_import, sha256, write_import
 from asr_export.importers.tokens import read_tokens
@@ -67,7 +66,7 @@ def import_onnx(path: Path, bundle: Path, options: Options, imported: Imported) 
     """
     file = path / MODEL_FILE if path.is_dir() else path
     body, original = read_original(file, options)
-    tokens_file = options.tokens or next((each for each in beside(file) if each.is_file()), file.parent / "tokens.txt")
+    tokens_file = options.tokens or next((plain(each) for each in beside(file) if each.exists()), beside(file)[-1])
     tokens = read_tokens(tokens_file, original.columns())
     graph = author(body, original, tokens)
     figures, padding = prove_import(graph, original, "the ONNX file", noise=NOISE)
@@ -112,14 +111,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         return {}
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{file}: this is no JSON ({first_line(error)}); fetch it again.") from None
-    kind = config.get("model_type", "nemo-ctc") if isinstance(config, dict) else None
+    config = read_json(file)
+    kind = config.get("model_type", "nemo-ctc")
     if not isinstance(kind, str) or not (kind.startswith("nemo") and kind.endswith("ctc")):
         raise ExportError(f"{file}: got a model of the type {kind!r:.80}, wanted one of NeMo with CTC.")
-    return dict(config)
+    return config
 
 
 def whole_number(file: Path, said: Mapping[str, Any], key: str) -> int | None:

@@ -24,7 +24,8 @@ def original_of(bundle: Bundle, against: Path) -> tuple[Recogniser, str, float]:
         file = against / onnx.MODEL_FILE if against.is_dir() else against
         return onnx.read_original(file, options)[1], "the ONNX file", onnx.NOISE
     if kind == "huggingface":
-        from asr_export.importers.huggingface import HuggingFaceOriginal, read_json
+        from asr_export.importers.files import read_json
+        from asr_export.importers.huggingface import HuggingFaceOriginal
 
         return HuggingFaceOriginal(against, read_json(against / "config.json")).eval(), "PyTorch", 0.0
     raise ExportError(

@@ -86,6 +86,13 @@ def seed_model(path: Path, recurrence: str | None) -> AcousticModel:
         )
     weights = read_weights(path)
     config = architecture(path, weights)
+    stored = {renamed(name): value.float() for name, value in weights.items()}
+    try:
+        with torch.device("meta"):  # sizes are compared before memory is taken for them
+            CRNNEncoder(config, FEATURES.mels, len(ALPHABET.tokens)).load_state_dict(stored, assign=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ExportError(f"{path}: these are weights of another model ({first}); give published weights.") from None
     model = AcousticModel(FEATURES, config, len(ALPHABET.tokens))
     model.front_end = PublishedMelSpectrogram(FEATURES)
     encoder = model.encoder
@@ -93,11 +100,7 @@ def seed_model(path: Path, recurrence: str | None) -> AcousticModel:
     if recurrence == "published":
         later = (MemorylessLayer(config, 2 * config.recurrent_size) for _ in encoder.layers[1:])
         encoder.layers = nn.ModuleList([encoder.layers[0], *later])
-    try:
-        encoder.load_state_dict({renamed(name): value.float() for name, value in weights.items()})
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ExportError(f"{path}: these are weights of another model ({first}); give published weights.") from None
+    encoder.load_state_dict(stored)
     return model.eval()
 
 
@@ -115,6 +118,10 @@ def read_weights(path: Path) -> Weights:
         ) from None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ExportError(f"{path}: got {type(weights).__name__} of other things than tensors, wanted a state_dict.")
+    if any(value.untyped_storage().nbytes() < value.nbytes for value in weights.values()):
+        raise ExportError(
+            f"{path}: got tensors that share their numbers and could be of any size; give published weights."
+        )
     return weights
 
 

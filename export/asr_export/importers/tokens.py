@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from asr_export.importers.files import read_text
 from asr_runtime.errors import ExportError
 from asr_runtime.manifest import MAX_TOKENS
 
-LARGEST_FILE = 4 << 20  # bytes
 BLANKS = ("<blk>", "<blank>", "[blank]", "<ctc_blank>", "<eps>", "<pad>", "[PAD]")
 NUMBERED = re.compile(r"(.*)[ \t]([0-9]{1,9})")
 
@@ -38,13 +38,7 @@ def lines(path: Path) -> list[str]:
     """The lines of a small text."""
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file; give the model's list of tokens with --tokens.")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ExportError(f"{path}: got a file of more than {LARGEST_FILE} bytes; give a list of tokens.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ExportError(f"{path}: this is no UTF-8 text ({error.reason}); give a list of tokens.") from None
-    found = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    found = [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
     if len(found) > MAX_TOKENS:
         raise ExportError(f"{path}: got {len(found)} lines, wanted at most {MAX_TOKENS} tokens.")
     return found
