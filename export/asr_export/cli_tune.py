@@ -14,6 +14,12 @@ def tune_command(
     out: Annotated[Path | None, typer.Option(help="Write a new bundle with the settings here.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the error rates over alpha and beta as an SVG.")] = None,
     beam_size: Annotated[list[int] | None, typer.Option(help="Try this beam size, too.", min=1)] = None,
+    beam_threshold: Annotated[
+        list[float] | None, typer.Option(help="Try keeping hypotheses up to this far below the best, too.")
+    ] = None,
+    token_floor: Annotated[
+        list[float] | None, typer.Option(help="Try tokens down to this log-probability, too.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Threads that decode.", min=1)] = 1,
     force: Annotated[bool, typer.Option("--force", help="Write the settings into the bundle, or replace OUT.")] = False,
 ) -> None:
@@ -26,13 +32,15 @@ def tune_command(
         if path is not None and path.exists() and not force:
             raise ExportError(f"{path}: something lies here already; give another path, or --force to replace it.")
     loaded = Bundle.load(bundle)
-    tuned = tune(loaded, manifest, beam_size or [], threads)
+    asked = {"beam_threshold": beam_threshold, "token_floor": token_floor, "beam_size": beam_size}
+    tuned = tune(loaded, manifest, {name: values for name, values in asked.items() if values}, threads)
     best, before = tuned.best, tuned.points[0]
     low, high = (100 * rate for rate in tuned.interval)
     typer.echo(f"before: WER {100 * before.wer:.2f} % (alpha {before.alpha:g}, beta {before.beta:g})")
     typer.echo(
         f"best of {len(tuned.points)}: WER {100 * best.wer:.2f} % ({low:.1f}–{high:.1f}), alpha {best.alpha:g},"
-        f" beta {best.beta:g}, beam {best.beam_size}"
+        f" beta {best.beta:g}, beam {best.width.beam_size}, threshold {best.width.beam_threshold:g},"
+        f" floor {best.width.token_floor:g}"
     )
     if picture:
         picture.write_text(surface(tuned), encoding="utf-8")

@@ -8,10 +8,10 @@ with plateaus and noise, so there is no derivative to follow, and the grid shows
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -38,13 +38,21 @@ class Emissions:
     texts: list[str]
 
 
+class Width(NamedTuple):
+    """How much a beam search keeps: hypotheses, their distance to the best, and tokens; see `BeamConfig`."""
+
+    beam_size: int
+    beam_threshold: float
+    token_floor: float
+
+
 @dataclass(frozen=True)
 class Point:
     """Settings of the beam search and what they made of the emissions."""
 
     alpha: float
     beta: float
-    beam_size: int
+    width: Width
     word_errors: tuple[int, ...]  # of each recording
     character_errors: int
     words: int
@@ -55,9 +63,20 @@ class Point:
         return sum(self.word_errors) / max(1, self.words)
 
     @property
-    def rank(self) -> tuple[int, int, int]:
-        """What the search makes small: word errors, then character errors, then the beam."""
-        return sum(self.word_errors), self.character_errors, self.beam_size
+    def rank(self) -> tuple[int, int, int, float, float]:
+        """What the search makes small: word errors, then character errors, then what the search keeps."""
+        return (
+            sum(self.word_errors),
+            self.character_errors,
+            self.width.beam_size,
+            self.width.beam_threshold,
+            -self.width.token_floor,
+        )
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Of the beam search, by their names in `BeamConfig`."""
+        return {"alpha": self.alpha, "beta": self.beta, **self.width._asdict()}
 
 
 @dataclass(frozen=True)
@@ -72,8 +91,7 @@ class Tuned:
     @property
     def settings(self) -> dict[str, float]:
         """Of the beam search."""
-        best = {"alpha": self.best.alpha, "beta": self.best.beta, "beam_size": self.best.beam_size}
-        return {**best, **(self.calibration.settings if self.calibration else {})}
+        return {**self.best.settings, **(self.calibration.settings if self.calibration else {})}
 
     def record(self, manifest: Path) -> dict[str, Any]:
         """What the bundle's provenance says of it."""
@@ -89,8 +107,10 @@ class Tuned:
         }
 
 
-def tune(bundle: Bundle, manifest: Path, beam_sizes: Sequence[int] = (), threads: int = 1) -> Tuned:
-    """Search alpha and beta for a bundle on recordings with text, then the beam size among `beam_sizes`, if given.
+def tune(bundle: Bundle, manifest: Path, widths: Mapping[str, Sequence[float]] = {}, threads: int = 1) -> Tuned:
+    """Search alpha and beta for a bundle on recordings with text, then what the search keeps.
+
+    `widths` has what to try for the fields of `Width`, by name, one after the other.
 
     Raises ExportError for a bundle without a language model, RecipeError for the manifest, AudioError and EngineError.
     """
@@ -98,22 +118,23 @@ def tune(bundle: Bundle, manifest: Path, beam_sizes: Sequence[int] = (), threads
         raise ExportError("the bundle has no language model, whose weight is to be found; add one: asr-export add-lm.")
     emissions = emit(bundle, manifest)
     own = beam_search(bundle, True, {}).config
-    seen: dict[tuple[float, float, int], Point] = {}
+    usual = Width(own.beam_size, own.beam_threshold, own.token_floor)
+    seen: dict[tuple[float, float, Width], Point] = {}
 
-    def tried(alpha: float, beta: float, beam_size: int) -> Point:
-        key = round(alpha, 4), round(beta, 4), beam_size
+    def tried(alpha: float, beta: float, width: Width) -> Point:
+        key = round(alpha, 4), round(beta, 4), width
         if key not in seen:
             seen[key] = measure(bundle, emissions, *key, threads)
         return seen[key]
 
-    tried(own.alpha, own.beta, own.beam_size)
-    best = search(lambda alpha, beta: tried(alpha, beta, own.beam_size))
-    if beam_sizes:
-        best = min((tried(best.alpha, best.beta, size) for size in beam_sizes), key=lambda point: point.rank)
+    tried(own.alpha, own.beta, usual)
+    best = search(lambda alpha, beta: tried(alpha, beta, usual))
+    for name, values in widths.items():
+        others = (tried(best.alpha, best.beta, best.width._replace(**{name: value})) for value in values)
+        best = min(others, key=lambda point: point.rank, default=best)
     words = [len(text.split()) for text in emissions.texts]
     plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}
-    found = {"alpha": best.alpha, "beta": best.beta, "beam_size": best.beam_size}
-    heard = beam_search(bundle, True, {**found, **plain}).decode_batch(emissions.log_probs, threads)
+    heard = beam_search(bundle, True, {**best.settings, **plain}).decode_batch(emissions.log_probs, threads)
     calibration = calibrate([hypotheses[0] for hypotheses in heard], emissions.texts)
     return Tuned(list(seen.values()), best, rate_interval(best.word_errors, words), calibration)
 
@@ -129,14 +150,14 @@ def emit(bundle: Bundle, manifest: Path) -> Emissions:
     return Emissions(log_probs, [utterance.text for utterance in utterances])
 
 
-def measure(bundle: Bundle, emissions: Emissions, alpha: float, beta: float, beam_size: int, threads: int) -> Point:
+def measure(bundle: Bundle, emissions: Emissions, alpha: float, beta: float, width: Width, threads: int) -> Point:
     """Decode all emissions with some settings."""
-    search = beam_search(bundle, True, {"alpha": alpha, "beta": beta, "beam_size": beam_size})
+    search = beam_search(bundle, True, {"alpha": alpha, "beta": beta, **width._asdict()})
     texts = [found[0].text for found in search.decode_batch(emissions.log_probs, threads)]
     pairs = list(zip(texts, emissions.texts, strict=True))
     errors = tuple(Levenshtein.distance(text.split(), spoken.split()) for text, spoken in pairs)
     characters = sum(Levenshtein.distance(text, spoken) for text, spoken in pairs)
-    return Point(alpha, beta, beam_size, errors, characters, sum(len(spoken.split()) for spoken in emissions.texts))
+    return Point(alpha, beta, width, errors, characters, sum(len(spoken.split()) for spoken in emissions.texts))
 
 
 def search(tried: Callable[[float, float], Point]) -> Point:
@@ -158,7 +179,7 @@ LEFT, TOP, WIDTH, HEIGHT = 60, 50, 520, 360
 
 def surface(tuned: Tuned) -> str:
     """An SVG of the word error rates over alpha and beta: a disc for each point, darker where errors are fewer."""
-    points = [point for point in tuned.points if point.beam_size == tuned.points[0].beam_size]
+    points = [point for point in tuned.points if point.width == tuned.points[0].width]
     low, high = min(point.wer for point in points), max(point.wer for point in points)
     alphas, betas = [point.alpha for point in points], [point.beta for point in points]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_export.tune import Point, search, tune
+from asr_export.tune import Point, Width, search, tune
 from asr_runtime.bundle import Bundle, NewFile, update_bundle
 
 
@@ -46,7 +46,7 @@ def asr_export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_search_finds_the_bottom_of_a_bowl() -> None:
     def bowl(alpha: float, beta: float) -> Point:
         errors = round(1000 * ((alpha - 0.68) ** 2 + (0.3 * (beta - 1.7)) ** 2))
-        return Point(alpha, beta, 20, (errors,), 0, 1000)
+        return Point(alpha, beta, Width(20, 12.0, -7.0), (errors,), 0, 1000)
 
     best = search(bowl)
     assert abs(best.alpha - 0.68) <= 0.075
@@ -54,10 +54,11 @@ def test_the_search_finds_the_bottom_of_a_bowl() -> None:
 
 
 def test_tuning_lowers_the_errors_and_prefers_the_smaller_beam(bundle: Path, manifest: Path) -> None:
-    tuned = tune(Bundle.load(bundle), manifest, beam_sizes=(40, 10))
+    tuned = tune(Bundle.load(bundle), manifest, {"beam_size": (40, 10), "token_floor": (-9.0, -8.0)})
     assert (tuned.points[0].wer, tuned.best.wer) == (0.5, 0.0)
     assert tuned.best.alpha < 4
-    assert tuned.best.beam_size == 10
+    assert tuned.settings["beam_size"] == 10
+    assert tuned.settings["token_floor"] == -8.0
 
 
 def test_the_settings_go_into_a_new_bundle_with_a_picture(bundle: Path, manifest: Path, tmp_path: Path) -> None:
