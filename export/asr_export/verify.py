@@ -29,7 +29,7 @@ from asr_runtime.audio import read_audio
 from asr_runtime.bundle import Bundle, BundleFile, update_bundle
 from asr_runtime.engines import Engine
 from asr_runtime.errors import ExportError
-from asr_runtime.recognizer import beam_search, is_pronounced
+from asr_runtime.recognizer import beam_search, best_path, is_pronounced
 from asr_training.checkpoint import Checkpoint, load_checkpoint
 from asr_training.text import error_rates, rate_interval
 
@@ -41,7 +41,7 @@ Decode = Callable[[LogProbs], str]
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts from the exported model and from PyTorch with its full weights, by one way of decoding.
+    """Texts from the exported model and from the original, PyTorch with its full weights, by one way of decoding.
 
     Word error rates are shares, with 95 % intervals over resampled utterances (Bisani and Ney 2004); that of the
     change is of the two systems' rates on the same utterances.
@@ -53,6 +53,7 @@ class Texts:
     wer_interval: tuple[float, float]
     wer_pytorch: float
     wer_change: tuple[float, float] = (0.0, 0.0)
+    original: str = "PyTorch"
 
     @property
     def passed(self) -> bool:
@@ -62,8 +63,9 @@ class Texts:
     def __str__(self) -> str:
         low, high = self.wer_interval
         return (
-            f"{len(self.changed)} of {self.utterances} texts differ from PyTorch's, "
-            f"WER {100 * self.wer:.2f} % ({100 * low:.2f}–{100 * high:.2f}), PyTorch's {100 * self.wer_pytorch:.2f} %"
+            f"{len(self.changed)} of {self.utterances} texts differ from {self.original}'s, "
+            f"WER {100 * self.wer:.2f} % ({100 * low:.2f}–{100 * high:.2f}), "
+            f"{self.original}'s {100 * self.wer_pytorch:.2f} %"
         )
 
 
@@ -129,10 +131,9 @@ def verify(path: Path, checkpoint_folder: Path, manifest: Path | None = None) ->
     """
     bundle = Bundle.load(path)
     if "import" in bundle.provenance:
-        if manifest is not None:
-            raise ExportError(f"{path} is an import, whose texts are not compared; leave --manifest out.")
         original = original_of(bundle, checkpoint_folder)
-        results = [verify_import(bundle, file, original) for file in models(bundle)]
+        spoken = read_spoken(manifest, bundle) if manifest else []
+        results = [verify_import(bundle, file, original, spoken) for file in models(bundle)]
     else:
         checkpoint = load_checkpoint(checkpoint_folder)
         if list(bundle.tokens) != checkpoint.alphabet.tokens:
@@ -160,7 +161,9 @@ def tolerance(file: BundleFile, device: str) -> float:
     return HALF_TOLERANCE if file.precision == "fp16" or device != "cpu" else TOLERANCE
 
 
-def verify_import(bundle: Bundle, file: BundleFile, original: tuple[Recogniser, str, float]) -> Verified | NotVerified:
+def verify_import(
+    bundle: Bundle, file: BundleFile, original: tuple[Recogniser, str, float], spoken: Sequence[Spoken]
+) -> Verified | NotVerified:
     """One model file of an imported bundle against what it was made from."""
     model, name, noise = original
     here = engine_here(bundle, file)
@@ -168,8 +171,10 @@ def verify_import(bundle: Bundle, file: BundleFile, original: tuple[Recogniser, 
         return here
     engine, limits = here
     allowed = tolerance(file, engine.device)
-    figures = measure(engine, model, tolerance=allowed, padding=bundle.padding, noise=noise, limits=limits)
-    return Verified(file, dataclasses.replace(figures, original=name), {}, engine.device, engine.description)
+    recordings = [each.samples for each in spoken[:RECORDINGS]]
+    figures = measure(engine, model, recordings, allowed, padding=bundle.padding, noise=noise, limits=limits)
+    texts = compare_texts(bundle, engine, model, spoken, limits, name) if spoken else {}
+    return Verified(file, dataclasses.replace(figures, original=name), texts, engine.device, engine.description)
 
 
 def read_spoken(manifest: Path, bundle: Bundle) -> list[Spoken]:
@@ -192,12 +197,17 @@ def verify_model(
     model = rounded(checkpoint.model, storages[file.precision])
     recordings = [each.samples for each in spoken[:RECORDINGS]]
     figures = measure(engine, model, recordings, tolerance(file, engine.device), limits=limits)
-    texts = compare_texts(bundle, engine, checkpoint, spoken, limits) if spoken else {}
+    texts = compare_texts(bundle, engine, checkpoint.model, spoken, limits) if spoken else {}
     return Verified(file, figures, texts, engine.device, engine.description)
 
 
 def compare_texts(
-    bundle: Bundle, engine: Engine, checkpoint: Checkpoint, spoken: Sequence[Spoken], limits: Limits | None
+    bundle: Bundle,
+    engine: Engine,
+    model: Recogniser,
+    spoken: Sequence[Spoken],
+    limits: Limits | None,
+    original: str = "PyTorch",
 ) -> dict[str, Texts]:
     """Texts and error rates of all recordings that the engine takes whole, greedy and by the bundle's beam search.
 
@@ -208,21 +218,23 @@ def compare_texts(
     for each in spoken:
         waveform, lengths = each.samples[None], [len(each.samples)]
         exported += engine.log_probs(waveform, np.array(lengths))
-        trained += reference(checkpoint.model, waveform, lengths)
-    search = beam_search(bundle, True, {})
+        trained += reference(model, waveform, lengths)
+    best, search = best_path(bundle), beam_search(bundle, True, {})
     ways: dict[str, Decode] = {
-        "greedy": checkpoint.alphabet.greedy,
+        "greedy": lambda log_probs: best.decode(log_probs)[0].text,
         "beam_search": lambda log_probs: search.decode(log_probs)[0].text,
     }
     if is_pronounced(bundle):
         del ways["greedy"]
     return {
-        name: compare([decode(each) for each in exported], [decode(each) for each in trained], spoken)
+        name: compare([decode(each) for each in exported], [decode(each) for each in trained], spoken, original)
         for name, decode in ways.items()
     }
 
 
-def compare(exported: Sequence[str], trained: Sequence[str], spoken: Sequence[Spoken]) -> Texts:
+def compare(
+    exported: Sequence[str], trained: Sequence[str], spoken: Sequence[Spoken], original: str = "PyTorch"
+) -> Texts:
     """What differs, and the error rates of both."""
     texts = [each.text for each in spoken]
     return Texts(
@@ -232,6 +244,7 @@ def compare(exported: Sequence[str], trained: Sequence[str], spoken: Sequence[Sp
         wer_interval=interval(exported, texts),
         wer_pytorch=error_rates(trained, texts)[0],
         wer_change=change(exported, trained, texts),
+        original=original,
     )
 
 

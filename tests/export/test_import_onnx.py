@@ -236,9 +236,21 @@ def test_weights_of_4_bits_have_the_strict_tolerance_unless_activations_are_roun
     assert (bundle.proofs["model.onnx"]["log_probs"]["tolerance"] < 1e-3) is (precision == "fp32")
 
 
-def test_verify_measures_again(onnx_asr_folder: Path, bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("verify", str(bundles / "pieces"), "--against", str(onnx_asr_folder)) == 0
-    assert "differ from the ONNX file's by at most" in capsys.readouterr().out
+def test_verify_measures_again_and_compares_texts(
+    onnx_asr_folder: Path,
+    bundles: Path,
+    recordings: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [json.dumps({"audio": str(path), "text": text.upper()}) for text, path in recordings.items()]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    command = ["verify", str(bundles / "pieces"), "--against", str(onnx_asr_folder)]
+    assert call(*command, "--manifest", str(tmp_path / "m.jsonl")) == 0
+    said = capsys.readouterr().out
+    assert "differ from the ONNX file's by at most" in said
+    for way in ("greedy", "beam_search"):
+        assert f"{way}: 0 of {len(lines)} texts differ from the ONNX file's, WER 0.00 %" in said
 
 
 def test_asr_run_reads_word_pieces_by_beam_search(bundles: Path, recordings: dict[str, Path]) -> None:
