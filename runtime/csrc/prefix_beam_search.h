@@ -161,6 +161,7 @@ class PrefixBeamSearch {
   bool has_living_child(uint32_t slot, uint32_t token, uint32_t closed_word) const;
   void merge_equal_futures();
   bool merge_into(uint32_t winner, uint32_t loser);
+  bool spell_the_same(uint32_t a, uint32_t b) const;
   bool add_same_text(uint32_t winner, uint32_t loser);
   void doubt(uint32_t winner, uint32_t loser, double share);
   void different_words(uint32_t node, uint32_t other, uint32_t last, std::vector<uint32_t>* closing) const;

@@ -117,7 +117,7 @@ std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) con
       for (const uint32_t word : words_) add(i, word, final_factor(beam_[i], word));
     }
   }
-  if (spells_twice_ || (model_.pronunciations && ending != Ending::kUnfinished)) number_texts(&all);
+  if (ending != Ending::kUnfinished && (spells_twice_ || model_.pronunciations)) number_texts(&all);
   add_up(&all);
   return all;
 }

@@ -172,6 +172,17 @@ def test_what_is_spelled_in_several_ways_is_one_text_with_the_weight_of_all() ->
         assert len({hypothesis.text for hypothesis in found}) == n_best
 
 
+def test_the_weight_of_all_spellings_holds_in_long_texts() -> None:
+    tokens = ["▁a", "b", "▁ab", ""]
+    syllable = np.float32([[0.45, 0, 0.55, 0], [0, 0.3, 0, 0.7], [0, 0, 0, 1]])
+    decoder = BeamSearchDecoder(tokens, lexicon=["a", "ab"], config=BeamConfig(beta=0))
+    score = math.log(0.45 * 0.3 + 0.55 * 0.7)  # of "ab", by "▁a b" and "▁ab"
+    for words in (1, 10, 300):
+        best = decoder.decode(np.log(np.tile(syllable, (words, 1)) + 1e-9).clip(max=0))[0]
+        assert best.text == " ".join(["ab"] * words)
+        assert best.score == pytest.approx(words * score, abs=1e-2 * words)
+
+
 @pytest.mark.parametrize("tokens", [["a", "b", " ", ""], ["b", "a", " ", ""]])
 def test_equal_scores_rank_by_token_ids(tokens: list[str]) -> None:
     log_probs = np.log(np.float32([[0.5, 0.5, 1e-9, 1e-9]] * 2)).clip(max=0)
