@@ -118,6 +118,8 @@ def accuracy(
         if key == "greedy" and not has[key]:
             raise typer.BadParameter("the best path of this bundle is phonemes, no words", param_hint="--decoder")
         settings = {**DECODERS[key], **({} if key == "greedy" else beam)}
+        if key == "beam" or not has["language-model"]:
+            settings.pop("alpha", None)  # which weighs the language model
         errors = list(recognise(load(bundle, threads=threads, **settings), utterances, normalise))
         result["decoders"][key] = {**summary(errors), "utterances": [error.counts() for error in errors]}
         rows = "".join(json.dumps(error.row(), ensure_ascii=False) + "\n" for error in errors)

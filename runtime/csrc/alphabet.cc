@@ -111,6 +111,12 @@ void Alphabet::assign_codes(bool pronounced) {
   }
 }
 
+bool Alphabet::spells_twice() const {
+  return std::any_of(tokens_.begin(), tokens_.end(), [](const Token& token) {
+    return !token.text.empty() && (token.starts_word || utf8_length(token.text) < token.text.size());
+  });
+}
+
 bool Alphabet::encode(std::string_view word, std::string* codes) const {
   while (!word.empty()) {
     const uint8_t ascii = ascii_codes_[static_cast<unsigned char>(word[0])];

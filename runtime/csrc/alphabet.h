@@ -33,6 +33,8 @@ class Alphabet {
   uint32_t blank() const { return blank_; }
   uint32_t space() const { return space_; }  // the token that is nothing but a word boundary, or kNone
   bool has_words() const { return has_words_; }
+  // Whether a text may be spelled in several ways: by tokens of several letters, or with and without a mark in front.
+  bool spells_twice() const;
   const Token& token(size_t index) const { return tokens_[index]; }
   const uint8_t* codes(const Token& token) const { return codes_.data() + token.first_code; }
 

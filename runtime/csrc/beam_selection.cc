@@ -30,6 +30,8 @@ void PrefixBeamSearch::merge_equal_futures() {
     MergeEntry& entry = merges_[place];
     if (entry.stamp != merge_stamp_) {
       entry = {future, merge_stamp_, i};
+    } else if (spells_twice_ && add_same_text(entry.index, i)) {
+      continue;
     } else if (!merge_into(entry.index, i) && merge_into(i, entry.index)) {
       entry.index = i;
     }
@@ -79,6 +81,51 @@ void PrefixBeamSearch::different_words(uint32_t node, uint32_t other, uint32_t l
     return std::find(other_words_.begin(), other_words_.end(), nodes_[n].spelling) != other_words_.end();
   };
   closing->erase(std::remove_if(closing->begin(), closing->end(), shared), closing->end());
+}
+
+// Whether two prefixes spell the same; only looks at what they do not share, so that the cost does not grow with the
+// text.
+bool PrefixBeamSearch::spell_the_same(uint32_t a, uint32_t b) const {
+  std::vector<uint32_t> a_tokens, b_tokens;
+  while (a != b) {
+    const bool a_is_deeper = nodes_[a].depth >= nodes_[b].depth;
+    uint32_t& deeper = a_is_deeper ? a : b;
+    (a_is_deeper ? a_tokens : b_tokens).push_back(nodes_[deeper].token);
+    deeper = nodes_[deeper].parent;
+  }
+  const auto spelled = [&](const std::vector<uint32_t>& tokens) {
+    std::string text(a == kRoot ? "" : ".");  // behind something a mark is a space
+    for (auto token = tokens.rbegin(); token != tokens.rend(); ++token) append_text(*token, &text);
+    return text;
+  };
+  return spelled(a_tokens) == spelled(b_tokens);
+}
+
+// Where both are the same text, spelled by different tokens, their weights add up. The winner is the earlier of the
+// two, so that it is in the beam already, or both are new. Their last tokens are the same, as their futures are.
+bool PrefixBeamSearch::add_same_text(uint32_t winner, uint32_t loser) {
+  const auto old_size = static_cast<uint32_t>(beam_.size());
+  const auto parent_of = [&](uint32_t i) {
+    return i < old_size ? nodes_[beam_[i].node].parent : candidates_[i - old_size].parent;
+  };
+  const auto weigh = [&](uint32_t i) {
+    return i < old_size ? next_blank_[i] + next_label_[i] : candidates_[i - old_size].weight;
+  };
+  const double own = weigh(winner), other = weigh(loser);
+  const uint32_t a = parent_of(winner), b = parent_of(loser);
+  if (!(own > 0.0 && other > 0.0) || a == kNone || b == kNone || !spell_the_same(a, b)) return false;
+  merged_of(winner) = static_cast<float>((own * merged_of(winner) + other * merged_of(loser)) / (own + other));
+  double& label = winner < old_size ? next_label_[winner] : candidates_[winner - old_size].weight;
+  if (loser < old_size) {
+    next_blank_[winner] += next_blank_[loser];
+    label += next_label_[loser];
+    next_blank_[loser] = next_label_[loser] = 0.0;
+  } else {
+    label += candidates_[loser - old_size].weight;
+    candidates_[loser - old_size].weight = 0.0;
+  }
+  best_ = std::max(best_, own + other);
+  return true;
 }
 
 // Drops the loser if the winner is at least as heavy in both parts.

@@ -38,6 +38,7 @@ PrefixBeamSearch::PrefixBeamSearch(const SearchModel& model)
     : model_(model),
       threshold_(std::exp(-model.options.beam_threshold)),
       merges_futures_(model.options.n_best == 1 && threshold_ > 0.0),
+      spells_twice_(!model.pronunciations && model.alphabet.spells_twice()),
       cache_(model.lm ? kCacheSize : 0) {
   const Alphabet& alphabet = model.alphabet;
   for (size_t k = 0; k < alphabet.size(); ++k) {

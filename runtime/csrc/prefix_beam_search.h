@@ -161,6 +161,8 @@ class PrefixBeamSearch {
   bool has_living_child(uint32_t slot, uint32_t token, uint32_t closed_word) const;
   void merge_equal_futures();
   bool merge_into(uint32_t winner, uint32_t loser);
+  bool spell_the_same(uint32_t a, uint32_t b) const;
+  bool add_same_text(uint32_t winner, uint32_t loser);
   void doubt(uint32_t winner, uint32_t loser, double share);
   void different_words(uint32_t node, uint32_t other, uint32_t last, std::vector<uint32_t>* closing) const;
   float& merged_of(uint32_t index);
@@ -200,6 +202,8 @@ class PrefixBeamSearch {
   double final_factor(const Slot& slot, uint32_t word) const;
   void add_up(std::vector<Final>* all) const;
   void number_texts(std::vector<Final>* all) const;
+  void append_text(uint32_t token, std::string* text) const;
+  std::string text_of_prefix(uint32_t node) const;
   uint32_t last_spelling(const Final& final) const;
   std::vector<uint32_t> words_of(const Final& final) const;
   std::vector<uint32_t> path_to(uint32_t node, bool tokens) const;
@@ -210,6 +214,7 @@ class PrefixBeamSearch {
   const SearchModel& model_;
   double threshold_;
   bool merges_futures_;
+  bool spells_twice_;              // the same text may stand on different tokens, as "ab" on "a", "b" and on "ab"
   std::vector<uint32_t> letters_;  // Expansion::letter of every token
   std::vector<uint32_t> firsts_;   // the bit of the first code of each token that goes on in the lexicon; otherwise 0
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "errors.h"
 #include "scorer_package.h"
@@ -41,12 +42,11 @@ SearchModel::SearchModel(const std::vector<std::string>& tokens, int blank, cons
 void SearchModel::read_token_units() {
   if (!lm->has_words()) return;
   std::vector<uint32_t> units(alphabet.size(), 0);
-  size_t found = 0;
+  std::set<uint32_t> found;
   const auto look_up = [&](size_t token, const std::string& name) {
-    if (units[token] == 0 && lm->index(name) != 0) {
-      units[token] = lm->index(name);
-      ++found;
-    }
+    if (units[token] != 0 || lm->index(name) == 0) return;
+    units[token] = lm->index(name);
+    found.insert(units[token]);
   };
   for (size_t i = 0; i < alphabet.size(); ++i) {
     const Token& token = alphabet.token(i);
@@ -61,7 +61,7 @@ void SearchModel::read_token_units() {
   size_t total = 0;
   lm->each_word([&](std::string_view, uint32_t) { ++total; });
   const bool has_space = alphabet.space() == Alphabet::kNone || units[alphabet.space()] != 0;
-  scores_tokens = total > 0 && found == total && has_space;
+  scores_tokens = total > 0 && found.size() == total && has_space;
   if (scores_tokens) token_units = std::move(units);
 }
 

@@ -117,17 +117,38 @@ std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) con
       for (const uint32_t word : words_) add(i, word, final_factor(beam_[i], word));
     }
   }
-  if (model_.pronunciations && ending != Ending::kUnfinished) number_texts(&all);
+  if (ending != Ending::kUnfinished && (spells_twice_ || model_.pronunciations)) number_texts(&all);
   add_up(&all);
   return all;
 }
 
-// Where words are pronounced, the same words may stand on different tokens.
+// Where words are pronounced, or tokens have several letters, the same text may stand on different tokens.
 void PrefixBeamSearch::number_texts(std::vector<Final>* all) const {
-  std::map<std::vector<uint32_t>, uint32_t> numbers;
+  std::map<std::vector<uint32_t>, uint32_t> of_words;
+  std::map<std::string, uint32_t> of_texts;
   for (Final& final : *all) {
-    final.text = numbers.emplace(words_of(final), static_cast<uint32_t>(numbers.size())).first->second;
+    const auto number = static_cast<uint32_t>(of_words.size() + of_texts.size());
+    if (model_.pronunciations) {
+      final.text = of_words.emplace(words_of(final), number).first->second;
+    } else {
+      std::string text = text_of_prefix(beam_[final.slot].node);
+      if (!text.empty() && text.back() == ' ') text.pop_back();
+      final.text = of_texts.emplace(std::move(text), number).first->second;
+    }
   }
+}
+
+void PrefixBeamSearch::append_text(uint32_t index, std::string* text) const {
+  const Token& token = model_.alphabet.token(index);
+  if (token.starts_word && !text->empty() && text->back() != ' ') *text += ' ';
+  *text += token.text;
+}
+
+// What a prefix spells; behind a word that is closed by a token of its own, with a space at the end.
+std::string PrefixBeamSearch::text_of_prefix(uint32_t node) const {
+  std::string text;
+  for (const uint32_t token : path_to(node, true)) append_text(token, &text);
+  return text;
 }
 
 // Makes one of each text, the heaviest first; of equal ones the first by tokens, then by words.

@@ -152,9 +152,8 @@ def test_a_bundle_whose_confidences_are_tuned_is_drawn_with_and_without(
     told["decoder"] = {**told["decoder"], "confidence_scale": 0.5, "confidence_offset": -1.0}
     (tuned / "bundle.json").write_text(json.dumps(told))
     results = tmp_path / "results"
-    done = bench(
-        "accuracy", tuned, manifest, "--decoder", "beam", "--decoder", "plain-confidences", "--output", results
-    )
+    decoders = ["--decoder", "beam", "--decoder", "plain-confidences"]
+    done = bench("accuracy", tuned, manifest, *decoders, "--alpha", 1, "--output", results)
     assert done.returncode == 0, done.stderr
     found = json.loads((results / "accuracy-test.json").read_text())["decoders"]
     assert found["beam"]["rates"] == found["plain-confidences"]["rates"]
