@@ -61,6 +61,10 @@ def test_throughput(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
         assert min(figures["peak_mb"]) > 20
         assert (point["rates"]["wer"], point["rates"]["words"]) == (14.29, 7)
         assert point["device_used"].startswith("cpu (ONNX Runtime")
+        assert 0 < point["limit"]["share"] < 1
+        # Operations as in test_roofline.py over the least time for them: the speed of a core.
+        assert 1e9 < 2 * 25 * (56 * 640 + 56 * 29) / point["limit"]["cpu_per_audio_second"] < 1e12
+    assert "share of the limit" in done.stdout
     assert "GPU: not measured" in done.stdout or found["machine"]["gpu"] != "not measured"
 
 
