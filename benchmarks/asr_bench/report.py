@@ -74,7 +74,9 @@ TITLES = {
     "roofline": "Roofline",
 }
 ABOUT = {
-    "throughput": "All recordings as fast as they go, reading and decoding inside; real seconds, without padding.",
+    "throughput": "All recordings as fast as they go, reading and decoding inside; real seconds, without padding. "
+    "The limit is what the model's counted operations and weights must take at this core's speed, the share what "
+    "that is of the processor time of the whole.",
     "latency": (
         "One recording after another, reading and decoding inside. New shape: a length's first time; warm: its "
         "second. Server: Poisson arrivals, latency from the arrival, the highest rate with 99 % inside the bound."
@@ -118,15 +120,25 @@ def points_table(points: Sequence[Point]) -> str:
     # Seconds for all recordings together are in the JSON; the real-time factor says the same for any number of them.
     whole = {"wall_seconds", "cpu_seconds"} if any("real_time_factor" in each["rounds"] for each in points) else set()
     shown = [metric for metric in metrics(points) if metric not in whole]
-    rated, used = any("rates" in each for each in points), any("device_used" in each for each in points)
+    rated, used, limited = (any(name in each for each in points) for name in ("rates", "device_used", "limit"))
     head = [*(key.replace("_", " ") for key in keys), *(METRICS[metric].label for metric in shown)]
     rows = []
     for each in points:
         row = [each["key"][key] for key in keys]
         row += [written(each, metric) if metric in each["rounds"] else "" for metric in shown]
+        row += _limit(each) if limited else []
         row += [_with_interval(each["rates"], "wer")] if rated else []
         rows.append([*row, *([each["device_used"]] if used else [])])
+    head += [METRICS["limit_seconds"].label, METRICS["share"].label] if limited else []
     return table([*head, *(["WER % (95 % interval)"] if rated else []), *(["really on"] if used else [])], rows)
+
+
+def _limit(each: Point) -> list[str]:
+    """The processor time that the model alone must take on this core, and the share of it in the time of the whole."""
+    if "limit" not in each:
+        return ["", ""]
+    least, share = each["limit"]["cpu_per_audio_second"], each["limit"]["share"]
+    return [format(least, METRICS["limit_seconds"].form), format(share, METRICS["share"].form)]
 
 
 def footer(result: dict[str, Any]) -> str:

@@ -6,15 +6,12 @@ processor seconds. Run as a module it is one round, in a process of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
+from asr_bench.core import least_seconds, seconds_of, speeds
 from asr_bench.measure import answer_request, run_child
 from asr_bench.operations import Count, count
 from asr_bench.results import Point, point
@@ -22,10 +19,6 @@ from asr_bench.task import Task
 from asr_runtime import engines
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import EngineError
-
-SIDE = 1024  # of the square matrices: large enough for full speed, small enough for a cache
-COPIED = 1 << 27  # bytes: beyond any cache
-LEAST = 0.5  # processor seconds of each measurement
 
 
 def roofline(task: Task, seconds: float) -> list[Point]:
@@ -48,10 +41,8 @@ def roofline(task: Task, seconds: float) -> list[Point]:
 
 
 def figures(counted: Count, told: dict[str, float]) -> dict[str, float]:
-    """What a round says; the limit is the longer of what the operations and what the weights' bytes must take."""
-    audio = counted.audio_seconds
-    seconds_of_operations = counted.matrix_operations / told["matrix_speed"]
-    seconds_of_bytes = counted.weight_bytes / told["memory_speed"]
+    """What a round says."""
+    audio, least = counted.audio_seconds, least_seconds(counted, told)
     moved = counted.weight_bytes + counted.activation_bytes
     return {
         "cpu_per_audio_second": told["seconds"] / audio,
@@ -62,44 +53,9 @@ def figures(counted: Count, told: dict[str, float]) -> dict[str, float]:
         "gflops": counted.matrix_operations / told["seconds"] / 1e9,
         "matrix_gflops": told["matrix_speed"] / 1e9,
         "memory_gbytes": told["memory_speed"] / 1e9,
-        "limit_seconds": max(seconds_of_operations, seconds_of_bytes) / audio,
-        "share": max(seconds_of_operations, seconds_of_bytes) / told["seconds"],
+        "limit_seconds": least / audio,
+        "share": least / told["seconds"],
     }
-
-
-def matrix_speed() -> float:
-    """Operations a second of ONNX Runtime's float32 matrix product on this thread."""
-    random = np.random.default_rng(0)
-    left, right = random.normal(size=(2, SIDE, SIDE)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["left", "right"], ["product"])],
-        "product",
-        [helper.make_tensor_value_info("left", TensorProto.FLOAT, [SIDE, SIDE])],
-        [helper.make_tensor_value_info("product", TensorProto.FLOAT, [SIDE, SIDE])],
-        [numpy_helper.from_array(right, "right")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return 2 * SIDE**3 / seconds_of(lambda: session.run(None, {"left": left}))
-
-
-def memory_speed() -> float:
-    """Bytes a second read and written together by a copy on this thread."""
-    source, target = np.ones(COPIED, np.uint8), np.zeros(COPIED, np.uint8)
-    return 2 * COPIED / seconds_of(lambda: np.copyto(target, source))
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """The least processor seconds of this thread for `work`, of as many times as LEAST holds, at least three."""
-    work()
-    found, end = list[float](), perf_counter() + LEAST
-    while len(found) < 3 or perf_counter() < end:
-        begin = thread_time()
-        work()
-        found.append(thread_time() - begin)
-    return min(found)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +68,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "device": f"{engine.device} ({engine.description})",
         "seconds": seconds_of(lambda: engine.log_probs(batch, lengths)),
-        "matrix_speed": matrix_speed(),
-        "memory_speed": memory_speed(),
+        **speeds(),
     }
 
 
