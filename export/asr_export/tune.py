@@ -130,7 +130,7 @@ def tune(bundle: Bundle, manifest: Path, widths: Mapping[str, Sequence[float]] =
     tried(own.alpha, own.beta, usual)
     best = search(lambda alpha, beta: tried(alpha, beta, usual))
     for name, values in widths.items():
-        others = (tried(best.alpha, best.beta, best.width._replace(**{name: value})) for value in values)
+        others = (tried(best.alpha, best.beta, Width(**{**best.width._asdict(), name: value})) for value in values)
         best = min(others, key=lambda point: point.rank, default=best)
     words = [len(text.split()) for text in emissions.texts]
     plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}

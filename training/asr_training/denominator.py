@@ -81,7 +81,7 @@ class Total(torch.autograd.Function):
         return torch.stack(scales).log().sum(0) + last.log()
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of the log-probabilities."""
         states, scales, inside, emitted = ctx.states, ctx.scales, ctx.inside, ctx.emitted  # type: ignore[attr-defined]
         bigram, tokens = ctx.bigram, ctx.bigram.tokens  # type: ignore[attr-defined]

@@ -224,7 +224,8 @@ class ConvolutionAttentionEncoder(nn.Module):
 
     def finer(self, x: Tensor) -> Tensor:
         """The subframes that each step has side by side, one after the other."""
-        return x.unflatten(2, (self.config.subframes, -1)).flatten(1, 2)
+        batch, steps, size = x.shape
+        return x.reshape(batch, steps * self.config.subframes, size // self.config.subframes)
 
 
 def make_encoder(config: Model, mels: int, tokens: int) -> nn.Module:

@@ -116,7 +116,8 @@ def repeat_subframes(layers: tuple[str, ...], weights: dict[str, Tensor], before
         )
     for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
         if name in weights:
-            weights[name] = weights[name].unflatten(0, (before, -1)).repeat_interleave(now // before, 0).flatten(0, 1)
+            rows = weights[name].view(before, -1, *weights[name].shape[1:])
+            weights[name] = rows.repeat_interleave(now // before, 0).flatten(0, 1)
     return f"each step writes {now} frames in place of {before}; they begin alike"
 
 
@@ -134,8 +135,8 @@ def replace_output_layers(
     earlier_rows = torch.tensor([before.tokens.index(token) for token in kept])
     for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
         if name in fresh:
-            layer = fresh[name].unflatten(0, (-1, len(now.tokens))).clone()
-            layer[:, rows] = weights[name].unflatten(0, (-1, len(before.tokens)))[:, earlier_rows].to(layer.device)
+            layer = of_tokens(fresh[name], now).clone()
+            layer[:, rows] = of_tokens(weights[name], before)[:, earlier_rows].to(layer.device)
             weights[name] = layer.flatten(0, 1)
     if len(layers) > 1:  # what is made of the intermediate layer's characters is learnt anew
         weights.update({name: value for name, value in fresh.items() if name.startswith("encoder.condition.")})
@@ -144,6 +145,11 @@ def replace_output_layers(
         f"the output layer is replaced for the alphabet {now.characters!r}: {len(kept)} of its {len(now.tokens)} tokens"
         f" keep their weights, {f'{new!r} begin' if new else 'none begins'} at random"
     )
+
+
+def of_tokens(layer: Tensor, alphabet: Alphabet) -> Tensor:
+    """The rows of an output layer by subframe and token: [subframes, tokens, …]."""
+    return layer.view(-1, len(alphabet.tokens), *layer.shape[1:])
 
 
 def clear_new_blocks(model: AcousticModel, blocks: int) -> str:
