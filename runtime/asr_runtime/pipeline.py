@@ -127,7 +127,9 @@ class Decoding:
                 self._stream.feed(self._stitcher.add(part))
                 if last:
                     self._stream.feed(self._stitcher.rest())
-                    return self._stream.finish()
+                    hypotheses = self._stream.finish()
+                    del self._stream, self._stitcher  # windows may outlive it, and the search of ten hours is 50 MB
+                    return hypotheses
         return None
 
 
