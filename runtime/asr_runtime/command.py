@@ -28,7 +28,7 @@ GPU = ("cuda", "tensorrt")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments of `asr-run` say; its exit code. Nothing that was written waits in a buffer then."""
+    """Do what the arguments of `asr-run` say; its exit code."""
     if sys.stderr is None:  # closed by the caller
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (it stays open to the end)
     for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = _verify(options) if options.verify else _run(options)
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
+            stream.flush()  # here a full disk or a reader that has left still changes the code
         return code
     except BrokenPipeError:
         return READER_LEFT
