@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_runtime import outputs
+from asr_runtime.audio import is_address
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, AudioError, sentence
 from asr_runtime.inputs import STANDARD_INPUT, Input, expand
@@ -151,11 +152,16 @@ def _on_cluster(options: argparse.Namespace, wanted: Sequence[Input], output: Ou
         raise AsrError(sentence(error, "ray")) from None
     # What Ray says of lost workers goes to standard output; the texts have theirs already.
     with redirect_stdout(sys.stderr), cluster.connected(options.ray):
-        dataset = cluster.listed(str(Path(recording.name).absolute()) for recording in wanted)
+        dataset = cluster.listed(_everywhere(recording.name) for recording in wanted)
         settings = {**_settings(options), "cpus": options.threads or 1, "gpus": float(options.device in GPU)}
         done = cluster.results(cluster.transcribe(dataset, options.model, **settings))
         named = (_renamed(result, recording) for result, recording in zip(done, wanted, strict=True))
         _write(named, wanted, output, report)
+
+
+def _everywhere(name: str) -> str:
+    """A recording as workers find it, who have other working folders."""
+    return name if is_address(name) else str(Path(name).absolute())
 
 
 def _renamed(result: Transcript | AsrError, recording: Input) -> Transcript | AsrError:
