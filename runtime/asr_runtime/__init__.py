@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __version__: str
 
-# Where each name is; imported when it is asked for, so that `asr-run` is in charge of Ctrl-C before NumPy is there.
+# Where each name is; both are imported when they are asked for, so that `asr-run` is in charge of Ctrl-C before NumPy
+# is there.
 _MODULES = {
     "AsrError": "errors",
     "AudioError": "errors",
@@ -58,17 +59,19 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name not in _MODULES:
-        raise AttributeError(f"module 'asr_runtime' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES.values():
+        return import_module(f"asr_runtime.{name}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'asr_runtime' has no attribute {name!r}")
     found = getattr(import_module(f"asr_runtime.{_MODULES[name]}"), name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES.values()})
 
 
 def _version() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_runtime import outputs
+from asr_runtime.audio import is_address
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, AudioError, sentence
 from asr_runtime.inputs import STANDARD_INPUT, Input, expand
@@ -28,7 +29,7 @@ GPU = ("cuda", "tensorrt")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments of `asr-run` say; its exit code. Nothing that was written waits in a buffer then."""
+    """Do what the arguments of `asr-run` say; its exit code."""
     if sys.stderr is None:  # closed by the caller
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (it stays open to the end)
     for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -38,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = _verify(options) if options.verify else _run(options)
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
+            stream.flush()  # here a full disk or a reader that has left still changes the code
         return code
     except BrokenPipeError:
         return READER_LEFT
@@ -151,11 +152,16 @@ def _on_cluster(options: argparse.Namespace, wanted: Sequence[Input], output: Ou
         raise AsrError(sentence(error, "ray")) from None
     # What Ray says of lost workers goes to standard output; the texts have theirs already.
     with redirect_stdout(sys.stderr), cluster.connected(options.ray):
-        dataset = cluster.listed(str(Path(recording.name).absolute()) for recording in wanted)
+        dataset = cluster.listed(_everywhere(recording.name) for recording in wanted)
         settings = {**_settings(options), "cpus": options.threads or 1, "gpus": float(options.device in GPU)}
         done = cluster.results(cluster.transcribe(dataset, options.model, **settings))
         named = (_renamed(result, recording) for result, recording in zip(done, wanted, strict=True))
         _write(named, wanted, output, report)
+
+
+def _everywhere(name: str) -> str:
+    """A recording as workers find it, who have other working folders."""
+    return name if is_address(name) else str(Path(name).absolute())
 
 
 def _renamed(result: Transcript | AsrError, recording: Input) -> Transcript | AsrError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from heapq import nlargest
+from hashlib import blake2b
 from typing import TypeAlias
 
 from asr_runtime.audio import Samples
@@ -24,14 +24,30 @@ class Segment:
 def joined(parts: Sequence[tuple[int, Sequence[Hypothesis]]]) -> list[Hypothesis]:
     """The hypotheses of a whole, best first, from those of its parts, in order, each with the frame where it begins.
 
-    There are as many as the part with most has: the best of all ways to take one of each.
+    Of the ways to take one of each those are the best that say something else than any better one; there are at most as
+    many as the part with most hypotheses has.
     """
     most = max(len(hypotheses) for _, hypotheses in parts)
-    ways: list[tuple[float, Chain]] = [(0.0, None)]
+    # What a way says is known by its digest: the text of ten hours, copied for each way and part, would take minutes.
+    ways: list[tuple[float, blake2b, Chain]] = [(0.0, blake2b(), None)]
     for begin, hypotheses in parts:
-        longer = [(score + each.score, (chain, begin, each)) for score, chain in ways for each in hypotheses]
-        ways = nlargest(most, longer, key=lambda way: way[0])
-    return [_whole(chain) for _, chain in ways]
+        longer = [(score + each.score, said, chain, each) for score, said, chain in ways for each in hypotheses]
+        best: dict[bytes, tuple[float, blake2b, Chain]] = {}
+        for score, said, chain, each in sorted(longer, key=lambda way: way[0], reverse=True):
+            said = _with(said, each.text)
+            # Who says the same up to here says the same with all that may follow.
+            best.setdefault(said.digest(), (score, said, (chain, begin, each)))
+            if len(best) == most:
+                break
+        ways = list(best.values())
+    return [_whole(chain) for _, _, chain in ways]
+
+
+def _with(said: blake2b, text: str) -> blake2b:
+    longer = said.copy()
+    if text:
+        longer.update(f"{text} ".encode())
+    return longer
 
 
 def _whole(chain: Chain) -> Hypothesis:

@@ -168,6 +168,13 @@ def test_folders_and_files_behind_a_uri_and_bytes_give_the_same_texts(
     assert "bytes" not in row
 
 
+def test_the_command_takes_addresses_as_they_are(address: str, tone_bundle: Path, manifest: Path) -> None:
+    there, nowhere = f"file://{manifest.parent}/12.wav", "nosuch://example.org/talk.flac"
+    out, err = started(tone_bundle, manifest.parent, "--ray", address, there, nowhere).communicate(timeout=120)
+    assert out == f"{there}\tabc\n", err
+    assert f"asr-run: {nowhere}: this cannot be fetched" in err
+
+
 def test_no_cluster_and_no_standard_input_are_one_sentence(
     tone_bundle: Path, manifest: Path, one_sentence: Callable[[str], None]
 ) -> None:

@@ -306,6 +306,51 @@ def test_closed_streams(tone_bundle: Path, recordings: list[Path], tmp_path: Pat
     )
 
 
+def test_what_was_said_before_an_error_comes_out(tmp_path: Path) -> None:
+    """Into a file or pipe Python holds lines back, unless PYTHONUNBUFFERED is set."""
+    code = (
+        "import asr_runtime.command as command, asr_runtime.errors as errors\n"
+        "from asr_runtime.cli import main\n"
+        "def verify(options):\n"
+        "    print('float32: another text')\n"
+        "    raise errors.BundleError('the next model is damaged')\n"
+        "command._verify = verify\n"
+        "main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", code, "--verify", "bundle"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "float32: another text\n")
+    assert done.stderr == "asr-run: the next model is damaged\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as left:
+        done = subprocess.run(command, stdout=left, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "asr-run: the next model is damaged\n")
+
+
+def test_a_signal_ends_it_though_nobody_reads_what_it_says() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from asr_runtime import cli, command\n"
+        "def run(arguments):\n"
+        "    os.set_blocking(1, False)\n"
+        "    try:\n"
+        "        while True: os.write(1, bytes(4096))\n"
+        "    except BlockingIOError: os.set_blocking(1, True)\n"
+        "    print('held back')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "command.run = run\n"
+        "cli.main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            assert process.wait(timeout=30) == 143
+        finally:
+            process.kill()
+
+
 def test_a_full_disk_is_one_line(tone_bundle: Path, recordings: list[Path]) -> None:
     with Path("/dev/full").open("w") as full:
         command = [*COMMAND, "--model", str(tone_bundle), "--greedy", "--quiet", str(recordings[0])]

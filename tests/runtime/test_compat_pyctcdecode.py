@@ -10,6 +10,7 @@ import kenlm
 import numpy as np
 import pytest
 
+from asr_runtime.compat import pyctcdecode_folder
 from asr_runtime.compat.pyctcdecode import BeamSearchDecoderCTC, build_ctcdecoder
 from asr_runtime.errors import DecoderError
 
@@ -227,6 +228,31 @@ def test_a_decoder_is_saved_and_loaded_with_its_model_and_weights(arpa: str, tmp
     assert BeamSearchDecoderCTC.load_from_dir(str(tmp_path / "plain")).decode(X) == build_ctcdecoder(LABELS).decode(X)
     with pytest.raises(ValueError, match="is there already"):
         built.save_to_dir(tmp_path / "plain")
+
+
+def test_what_fails_in_the_middle_leaves_room_for_another_try(arpa: str, tmp_path: Path) -> None:
+    model = tmp_path / "words.arpa"
+    shutil.copy(arpa, model)
+    built = build_ctcdecoder(LABELS, str(model), ["the", "path"])
+    model.unlink()
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="the decoder cannot be saved"):
+        built.save_to_dir(folder)
+    shutil.copy(arpa, model)
+    built.save_to_dir(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["alphabet.json", "config.json", "language_model"]
+    assert BeamSearchDecoderCTC.load_from_dir(folder).decode(X) == built.decode(X)
+
+
+def test_a_line_of_the_unigrams_is_one_word(arpa: str, tmp_path: Path) -> None:
+    build_ctcdecoder(LABELS, arpa, ["the"]).save_to_dir(tmp_path)
+    (tmp_path / "language_model" / "unigrams.txt").write_text("the\n of \n\npath duty\n")
+    assert pyctcdecode_folder.read(tmp_path).unigrams == ["the", "of", "path duty"]
+    read, same = BeamSearchDecoderCTC.load_from_dir(tmp_path), build_ctcdecoder(LABELS, arpa, ["the", "of"])
+    x = spell("the path of duty")
+    assert read.decode_beams(x) == same.decode_beams(x)
 
 
 def test_a_folder_of_pyctcdecode_is_read(arpa: str, tmp_path: Path) -> None:

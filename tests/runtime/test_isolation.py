@@ -73,5 +73,7 @@ def test_names_are_imported_when_they_are_asked_for() -> None:
     assert python("import sys, asr_runtime, asr_runtime.cli; print('numpy' in sys.modules)") == "False\n"
     names = "import asr_runtime as it; print({n for n in it.__all__ if n not in dir(it) or getattr(it, n) is None})"
     assert python(names) == "set()\n"
+    modules = "import asr_runtime; print(asr_runtime.errors.AudioError.__name__, asr_runtime.decoder.__name__)"
+    assert python(modules) == "AudioError asr_runtime.decoder\n"
     with pytest.raises(AttributeError, match="nothing"):
         asr_runtime.nothing  # noqa: B018

@@ -221,7 +221,7 @@ class BeamSearchDecoderCTC:
 
     def _spellable(self, unigrams: Collection[str]) -> list[str]:
         """Words that the labels can spell: the others can never be decoded, and pyctcdecode takes them, too."""
-        characters = set("".join(self._labels))
+        characters = set("".join(self._labels)) - {" "}  # which ends a word, so that none with it is ever decoded
         words = [word for word in dict.fromkeys(unigrams) if word and characters.issuperset(word)]
         if not words:
             raise CompatError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def read(folder: Path, unigram_encoding: str | None = None) -> Saved:
         return Saved(labels)
     weights = _json(place / WEIGHTS)
     try:
-        words = (place / UNIGRAMS).read_text(encoding=unigram_encoding or "utf-8").split()
+        words = (place / UNIGRAMS).read_text(encoding=unigram_encoding or "utf-8").splitlines()
     except (OSError, UnicodeError, LookupError) as error:
         raise CompatError(f"{place / UNIGRAMS} cannot be read ({error}); wanted a word a line") from None
     models = sorted(path for path in place.iterdir() if path.suffix in KENLM and not path.name.startswith("."))
@@ -54,7 +55,7 @@ def read(folder: Path, unigram_encoding: str | None = None) -> Saved:
     return Saved(
         labels,
         models[0],
-        words or None,
+        [word for word in map(str.strip, words) if word] or None,
         **{name: _number(place / WEIGHTS, weights, name) for name in ("alpha", "beta", "unk_score_offset")},
         lm_score_boundary=weights.get("score_boundary", True) is not False,
     )
@@ -74,17 +75,25 @@ def write(folder: Path, saved: Saved) -> None:
     pieces = any(label.startswith("▁") for label in labels)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if model is not None:
-            place = folder / LANGUAGE_MODEL
-            place.mkdir()
-            shutil.copyfile(model, place / model.name)
-            names = {"alpha": saved.alpha, "beta": saved.beta, "unk_score_offset": saved.unk_score_offset}
-            (place / WEIGHTS).write_text(json.dumps({**names, "score_boundary": saved.lm_score_boundary}))
-            words = sorted(set(saved.unigrams or ()))
-            (place / UNIGRAMS).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-        (folder / ALPHABET).write_text(json.dumps({"labels": labels, "is_bpe": pieces}))
+        # Renamed when whole, so that what fails in the middle leaves nothing that refuses the next try.
+        with tempfile.TemporaryDirectory(prefix=".saving.", dir=folder) as name:
+            begun = Path(name)
+            (begun / ALPHABET).write_text(json.dumps({"labels": labels, "is_bpe": pieces}))
+            if model is not None:
+                _write_model(begun / LANGUAGE_MODEL, model, saved)
+                (begun / LANGUAGE_MODEL).rename(folder / LANGUAGE_MODEL)
+            (begun / ALPHABET).rename(folder / ALPHABET)
     except OSError as error:
         raise CompatError(f"{folder}: the decoder cannot be saved ({error.strerror}); give another folder") from None
+
+
+def _write_model(place: Path, model: Path, saved: Saved) -> None:
+    place.mkdir()
+    shutil.copyfile(model, place / model.name)
+    names = {"alpha": saved.alpha, "beta": saved.beta, "unk_score_offset": saved.unk_score_offset}
+    (place / WEIGHTS).write_text(json.dumps({**names, "score_boundary": saved.lm_score_boundary}))
+    words = sorted(set(saved.unigrams or ()))
+    (place / UNIGRAMS).write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
 
 
 def _json(path: Path) -> dict[str, Any]:
