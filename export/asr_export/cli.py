@@ -264,7 +264,7 @@ def verify_command(
 
     Without a checkpoint the check that the bundle carries is replayed, as `asr-run --verify` does.
 
-    Exit codes: 0 all model files passed, 1 one did not, 3 all passed that can run on this machine, and not all can.
+    Exit codes: 0 all model files passed, 1 one did not; with --against also 3: those passed that can run here.
     """
     if against is None:
         if manifest:

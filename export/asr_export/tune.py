@@ -130,8 +130,8 @@ def tune(bundle: Bundle, manifest: Path, widths: Mapping[str, Sequence[float]] =
     tried(own.alpha, own.beta, usual)
     best = search(lambda alpha, beta: tried(alpha, beta, usual))
     for name, values in widths.items():
-        others = (tried(best.alpha, best.beta, Width(**{**best.width._asdict(), name: value})) for value in values)
-        best = min(others, key=lambda point: point.rank, default=best)
+        others = [tried(best.alpha, best.beta, Width(**{**best.width._asdict(), name: value})) for value in values]
+        best = min([best, *others], key=lambda point: point.rank)
     words = [len(text.split()) for text in emissions.texts]
     plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}
     heard = beam_search(bundle, True, {**best.settings, **plain}).decode_batch(emissions.log_probs, threads)

@@ -12,6 +12,7 @@ import json
 import stat
 import struct
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -443,6 +444,50 @@ def imports_weights_that_run_code(folder: Path) -> Path:
     return path
 
 
+def odd_weights(folder: Path, form: Callable[[Any], Any], name: Any = "cnn.weight") -> Path:
+    """Weights of one tensor, which an attack forms, under a name that may be none."""
+    import torch
+
+    path = folder / "weights.pth"
+    torch.save({name: form(torch.ones(2, 2))}, path)
+    return path
+
+
+@opened_as("import-seed", "wanted a state_dict of names and plain tensors")
+def imports_weights_that_are_sparse(folder: Path) -> Path:
+    return odd_weights(folder, lambda ones: ones.to_sparse())
+
+
+@opened_as("import-seed", "wanted a state_dict of names and plain tensors")
+def imports_weights_without_numbers(folder: Path) -> Path:
+    return odd_weights(folder, lambda ones: ones.to("meta"))
+
+
+@opened_as("import-seed", "wanted a state_dict of names and plain tensors")
+def imports_weights_that_are_quantised(folder: Path) -> Path:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch will make no more of them some day; it will read them still
+        return odd_weights(folder, lambda ones: torch.quantize_per_tensor(ones, 0.1, 0, torch.qint8))
+
+
+@opened_as("import-seed", "wanted a state_dict of names and plain tensors")
+def imports_weights_named_by_numbers(folder: Path) -> Path:
+    return odd_weights(folder, lambda ones: ones, name=1)
+
+
+@opened_as("import-seed", "of another model")
+def imports_a_convolution_of_one_number(folder: Path) -> Path:
+    import torch
+
+    weights = {"cnn.weight": torch.tensor(1.0), "fc.weight": torch.ones(4, 64), "dense.3.weight": torch.ones(29, 4)}
+    parts = {f"res_cnn.{i}.{part}": torch.ones(1) for i in range(5) for part in ("norm.weight", "conv.weight")}
+    path = folder / "weights.pth"
+    torch.save({**weights, **parts, "rnn.0.gru.weight_ih_l0": torch.ones(3, 1)}, path)
+    return path
+
+
 @opened_as("import-seed", "tensors that share their numbers")
 def imports_weights_of_petabytes(folder: Path) -> Path:
     """A pickle of torch may say that one number is a tensor of any size, each step in it being none."""
@@ -499,6 +544,14 @@ def safetensors(**shapes: list[int]) -> bytes:
 def imports_weights_that_an_index_has_above(folder: Path) -> Path:
     (folder / "secret.safetensors").write_bytes(safetensors(x=[4]))
     places = {"lm_head.bias": "../secret.safetensors", "lm_head.weight": "model-1.safetensors"}
+    made = transformers_folder(folder, **{"model.safetensors.index": {"metadata": {}, "weight_map": places}})
+    (made / "model-1.safetensors").write_bytes(safetensors(x=[4]))
+    return made
+
+
+@opened_as("import-huggingface", "got weights in ['model-1.safetensors']")
+def imports_weights_that_an_index_has_in_a_list(folder: Path) -> Path:
+    places = {"lm_head.bias": ["model-1.safetensors"]}
     made = transformers_folder(folder, **{"model.safetensors.index": {"metadata": {}, "weight_map": places}})
     (made / "model-1.safetensors").write_bytes(safetensors(x=[4]))
     return made
@@ -566,6 +619,29 @@ def is_a_checkpoint_of_absurd_sizes(folder: Path) -> Path:
 @opened_as("checkpoint", "of another model")
 def is_a_checkpoint_of_terabytes(folder: Path) -> Path:
     return checkpoint(folder, architecture="crnn", recurrent_size=16384, recurrent_layers=64)
+
+
+@opened_as("checkpoint", "not a multiple of twice the 3 heads")
+def is_a_checkpoint_of_heads_that_do_not_share_its_width(folder: Path) -> Path:
+    return checkpoint(folder, architecture="convolution-attention", width=8, heads=3)
+
+
+@opened_as("checkpoint", "the bands go from 7600.0 to 100.0 Hz")
+def is_a_checkpoint_of_bands_that_end_before_they_begin(folder: Path) -> Path:
+    said = {"format": 1, "features": {"low_hz": 7600.0, "high_hz": 100.0}, "model": {"architecture": "crnn"}}
+    return checkpoint(folder, json.dumps({**said, "alphabet": "ab", "provenance": {}}).encode())
+
+
+@opened_as("begin from", "not a multiple of twice the 3 heads")
+def begins_with_heads_that_do_not_share_the_width(folder: Path) -> Path:
+    recipe = {"features": {}, "model": {"architecture": "convolution-attention", "width": 8, "heads": 3}}
+    return bundle(folder, model().SerializeToString(), provenance={"recipe": recipe})
+
+
+@opened_as("begin from", "window is 600")
+def begins_with_a_window_wider_than_its_transform(folder: Path) -> Path:
+    recipe = {"features": {"fft": 512, "window": 600}, "model": {"architecture": "convolution-attention"}}
+    return bundle(folder, model().SerializeToString(), provenance={"recipe": recipe})
 
 
 @opened_as("begin from", "cannot read")

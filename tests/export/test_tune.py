@@ -54,11 +54,17 @@ def test_the_search_finds_the_bottom_of_a_bowl() -> None:
 
 
 def test_tuning_lowers_the_errors_and_prefers_the_smaller_beam(bundle: Path, manifest: Path) -> None:
-    tuned = tune(Bundle.load(bundle), manifest, {"beam_size": (40, 10), "token_floor": (-9.0, -8.0)})
+    tuned = tune(Bundle.load(bundle), manifest, {"beam_size": (40, 10), "token_floor": (-9.0, -6.0)})
     assert (tuned.points[0].wer, tuned.best.wer) == (0.5, 0.0)
     assert tuned.best.alpha < 4
     assert tuned.settings["beam_size"] == 10
-    assert tuned.settings["token_floor"] == -8.0
+    assert tuned.settings["token_floor"] == -6.0
+
+
+def test_what_makes_more_errors_is_tried_and_left(bundle: Path, manifest: Path) -> None:
+    tuned = tune(Bundle.load(bundle), manifest, {"token_floor": (-0.01,), "beam_size": (40,)})
+    assert max(point.wer for point in tuned.points if point.width.token_floor == -0.01) > tuned.best.wer == 0.0
+    assert (tuned.settings["token_floor"], tuned.settings["beam_size"]) == (-7.0, 20)
 
 
 def test_the_settings_go_into_a_new_bundle_with_a_picture(bundle: Path, manifest: Path, tmp_path: Path) -> None:

@@ -77,8 +77,9 @@ def test_new_blocks_begin_as_the_identity_and_learn(
     assert any(p.grad is not None and bool(p.grad.any()) for p in new)
 
 
-def test_more_frames_a_step_begin_as_copies(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    coarse = MODELS["convolution-attention"]
+@pytest.mark.parametrize("phonemes", [0, 7])
+def test_more_frames_a_step_begin_as_copies(phonemes: int, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    coarse = dataclasses.replace(MODELS["convolution-attention"], phonemes=phonemes)
     earlier = checkpoint(tmp_path / "c", coarse)
     finer = dataclasses.replace(coarse, subframes=2)
     model, origin = begun(recipe_of(tiny_recipe(), finer), tmp_path / "c")

@@ -17,7 +17,7 @@ from asr_runtime.bundle import Bundle
 from asr_runtime.errors import BundleError, RecipeError
 from asr_training.checkpoint import Checkpoint
 from asr_training.model import AcousticModel, Attention
-from asr_training.recipe import ConvolutionAttention, Features, Model, check_bounds, convert, from_table
+from asr_training.recipe import ConvolutionAttention, Features, Model, check_acoustics, convert, from_table
 from asr_training.text import Alphabet
 
 # Where the graph's name of a layer is not the model's.
@@ -45,8 +45,7 @@ def load_bundle(path: Path) -> Checkpoint:
     architecture: Model = convert(Model, recipe.get("model"), f"the recipe in {path}")
     if not isinstance(architecture, ConvolutionAttention):
         raise RecipeError(f"{path} holds a {architecture.architecture} model; give the checkpoint that it was made of")
-    check_bounds("features", features)
-    check_bounds("model", architecture)
+    check_acoustics(features, architecture)
     model = AcousticModel(features, architecture, len(bundle.tokens))
     stored = initializers(bundle.path(file))
     with torch.no_grad():

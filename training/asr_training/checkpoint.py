@@ -20,7 +20,7 @@ from torch import Tensor
 
 from asr_runtime.errors import RecipeError
 from asr_training.model import AcousticModel, make_encoder
-from asr_training.recipe import Features, Model, check_bounds, convert, from_table
+from asr_training.recipe import Features, Model, check_acoustics, convert, from_table
 from asr_training.text import Alphabet
 
 FORMAT = 1
@@ -111,8 +111,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         alphabet, provenance = Alphabet(str(config["alphabet"])), dict(config["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{where} lacks {error}; the checkpoint is damaged, take another") from None
-    check_bounds("features", features)
-    check_bounds("model", architecture)
+    check_acoustics(features, architecture)
     tokens = len(alphabet.tokens)
     with torch.device("meta"):  # sizes are compared before memory is taken for them
         hollow = torch.nn.ModuleDict({"encoder": make_encoder(architecture, features.mels, tokens)})

@@ -268,13 +268,12 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
 
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself, if its values can be computed with and go together."""
-    for name in ("data", "features", "model", "augment", "training"):
+    for name in ("data", "augment", "training"):
         check_bounds(name, getattr(recipe, name))
     for source in (*recipe.data.train, *recipe.data.validation):
         check_bounds("data", source)
     check_data(recipe.data)
-    check_features(recipe.features)
-    check_model(recipe.model)
+    check_acoustics(recipe.features, recipe.model)
     check_training(recipe.training, recipe.model)
     augment = recipe.augment
     if augment.frequency_masks and augment.frequency_width > recipe.features.mels:
@@ -282,6 +281,14 @@ def check(recipe: Recipe) -> Recipe:
     if (augment.quieter or augment.telephone) and not recipe.features.log:
         raise RecipeError("[augment]: quieter and telephone are for logarithmic features; leave them out or set log")
     return recipe
+
+
+def check_acoustics(features: Features, model: Model) -> None:
+    """Refuse a front end or a model that cannot be computed, be it of a recipe, a checkpoint or a bundle."""
+    check_bounds("features", features)
+    check_bounds("model", model)
+    check_features(features)
+    check_model(model)
 
 
 def check_training(training: Training, model: Model) -> None:

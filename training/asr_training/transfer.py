@@ -30,9 +30,9 @@ def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, 
     refuse_other_model(earlier, recipe, folder)
     weights = earlier.model.state_dict()
     fresh = model.state_dict()
-    layers = OUTPUT_LAYERS[: 1 if getattr(recipe.model, "phonemes", 0) else 2]
-    finer = repeat_subframes(layers, weights, subframes(earlier.architecture), subframes(recipe.model))
-    replaced = replace_output_layers(layers, weights, fresh, earlier.alphabet, Alphabet(recipe.data.alphabet))
+    finer = repeat_subframes(OUTPUT_LAYERS, weights, subframes(earlier.architecture), subframes(recipe.model))
+    of_characters = OUTPUT_LAYERS[: 1 if getattr(recipe.model, "phonemes", 0) else 2]
+    replaced = replace_output_layers(of_characters, weights, fresh, earlier.alphabet, Alphabet(recipe.data.alphabet))
     model.load_state_dict(fresh | weights)
     deepened = clear_new_blocks(model, earlier.architecture.blocks)
     return {

@@ -171,8 +171,8 @@ def nothing_but(folder: Path, weights: list[Path]) -> Iterator[Path]:
     if index.exists():
         files.append(index)
         places = read_json(index).get("weight_map")
-        named = set(places.values()) if isinstance(places, dict) else {None}
-        if others := sorted(map(repr, named - {file.name for file in weights})):
+        named = places.values() if isinstance(places, dict) else [None]
+        if others := sorted(set(map(repr, named)) - {repr(file.name) for file in weights}):
             raise ExportError(f"{index}: got weights in {others[0]:.120}, wanted files beside it; fetch it again.")
     with tempfile.TemporaryDirectory(prefix="asr-import-") as shown:
         for file in files:

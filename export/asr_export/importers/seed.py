@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,7 @@ ALPHABET = Alphabet("' abcdefghijklmnopqrstuvwxyz")
 FEATURES = Features(mels=128, fft=400, window=400, hop=200, low_hz=0.0, high_hz=8000.0, log=False, normalise=False)
 SHAPES = {(5, 1): "relu", (3, 2): "gelu", (7, 1): "gelu"}  # blocks, convolutions in each: activation
 RECURRENCES = ("time", "published")
+NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # what float32 can be made of
 NAMES = (
     (r"cnn\.", "convolution."),
     (r"res_cnn\.(\d+)\.norm\.", r"blocks.\1.norms.0."),
@@ -109,20 +111,36 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file; give published weights, like weights.pth.")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own, about kinds of tensors that are refused below
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise ExportError(
             f"{path}: this is no file of plain PyTorch weights, or one that wants more than tensors ({kind}); "
             "nothing was run, give published weights."
         ) from None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ExportError(f"{path}: got {type(weights).__name__} of other things than tensors, wanted a state_dict.")
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) and plain(weights[name]) for name in weights):
+        raise ExportError(
+            f"{path}: got {type(weights).__name__} of other things, wanted a state_dict of names and plain "
+            "tensors of floating-point numbers; give published weights."
+        )
     if any(value.untyped_storage().nbytes() < value.nbytes for value in weights.values()):
         raise ExportError(
             f"{path}: got tensors that share their numbers and could be of any size; give published weights."
         )
     return weights
+
+
+def plain(value: object) -> bool:
+    """Whether it is a tensor of numbers, each in its place: not sparse, nested, quantised or without storage."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in NUMBERS
+        and not value.is_nested
+    )
 
 
 def architecture(path: Path, weights: Weights) -> CRNN:
@@ -140,13 +158,14 @@ def architecture(path: Path, weights: Weights) -> CRNN:
     except KeyError as error:
         raise ExportError(f"{path}: these weights lack {error}; give the weights of a published model.") from None
     bands, tokens = (FEATURES.mels + 1) // 2, len(ALPHABET.tokens)
-    if projection[1:] != (convolution[0] * bands,) or output[:1] != (tokens,):
+    channels = math.prod(convolution[:1])  # 1 where there are no sizes, which no model has
+    if projection[1:] != (channels * bands,) or output[:1] != (tokens,):
         raise ExportError(
-            f"{path}: got layers of {[*projection]} and {[*output]}, wanted {convolution[0]} channels of {bands} bands "
+            f"{path}: got layers of {[*projection]} and {[*output]}, wanted {channels} channels of {bands} bands "
             f"and {tokens} tokens; give the weights of a published model."
         )
     return CRNN(
-        channels=convolution[0],
+        channels=channels,
         blocks=blocks,
         convolutions=shape[1],
         activation=SHAPES[shape],
