@@ -24,6 +24,7 @@ def tune_command(
     force: Annotated[bool, typer.Option("--force", help="Write the settings into the bundle, or replace OUT.")] = False,
 ) -> None:
     """Find the beam search's alpha and beta for the fewest word errors, and honest confidences, for a bundle."""
+    from asr_export.check import renew_check
     from asr_export.tune import surface, tune
     from asr_runtime.bundle import Bundle, NewFile, update_bundle, write_bundle
     from asr_runtime.errors import ExportError
@@ -58,6 +59,7 @@ def tune_command(
         write_bundle(out, loaded, files, force=force)
     if out is not None or force:
         update_bundle(out or bundle, decoder=tuned.settings, provenance=provenance)
+        renew_check(out or bundle)
         typer.echo(f"written into {out or bundle}")
     else:
         typer.echo(f"nothing is written; --force writes these settings into {bundle}, --out into a new bundle")

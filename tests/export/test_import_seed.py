@@ -19,7 +19,7 @@ from asr_export.signals import speech_like
 from asr_export.verify import Verified, verify
 from asr_runtime.bundle import Bundle
 from asr_runtime.engines import choose
-from asr_runtime.errors import ExportError
+from asr_runtime.errors import ExportError, RecipeError
 
 SHAPES = [(5, 1, nn.ReLU), (3, 2, nn.GELU), (7, 1, nn.GELU)]
 CHANNELS, SIZE = 3, 10
@@ -142,7 +142,7 @@ def test_verify_measures_again_and_refuses_the_other_recurrence(weights: Path, t
     (other,) = verify(path, weights)
     assert isinstance(other, Verified)
     assert not other.passed
-    with pytest.raises(ExportError, match="leave --manifest out"):
+    with pytest.raises(RecipeError, match="no data at"):
         verify(path, weights, tmp_path / "manifest.jsonl")
     stored["provenance"]["import"] = {"kind": "else"}
     (path / "bundle.json").write_text(json.dumps(stored))

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_export.check import add_check
 from asr_export.tune import Point, Width, search, tune
 from asr_runtime.bundle import Bundle, NewFile, update_bundle
+from asr_runtime.verify import read_check
 
 
 @pytest.fixture
@@ -78,6 +80,16 @@ def test_the_settings_go_into_a_new_bundle_with_a_picture(bundle: Path, manifest
     assert Bundle.load(bundle).decoder["alpha"] == 4.0
     discs = ElementTree.fromstring(picture.read_text()).findall("{http://www.w3.org/2000/svg}circle")
     assert len(discs) == made.provenance["tune"]["settings_tried"]
+
+
+def test_the_check_that_a_bundle_carries_follows_its_settings(
+    bundle: Path, manifest: Path, spell: Callable[[str], np.ndarray]
+) -> None:
+    nearly = (0.94 * spell("cat") + 1.06 * spell("cut")).astype(np.float32)
+    before = read_check(add_check(bundle, [nearly])).utterances[0].text
+    assert asr_export("tune", bundle, manifest, "--force").returncode == 0
+    assert read_check(Bundle.load(bundle)).utterances[0].text != before
+    assert asr_export("verify", bundle).returncode == 0
 
 
 def test_the_bundle_itself_changes_by_force_only(bundle: Path, manifest: Path) -> None:
