@@ -73,8 +73,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def destination(options: argparse.Namespace) -> Destination:
-    """Where the texts are to go. `--output` of a folder, or of a name that ends in /, is that folder."""
-    file, folder = options.output, options.output_dir
+    """Where the texts are to go. `--output` of a folder, or of a name that ends in /, is that folder; - is no file."""
+    file, folder = options.output if options.output != "-" else None, options.output_dir
     if file and (file.endswith("/") or Path(file).is_dir()):
         file, folder = None, file
     return Destination(
@@ -249,7 +249,7 @@ def _output_options(group: argparse._ArgumentGroup) -> None:
         metavar="FORMAT",
         help=f"{', '.join(FORMATS)}; into a folder several, with commas, or all",
     )
-    add("-o", "--output", metavar="PATH", help="write there, not to standard output; in a folder, a file for each")
+    add("-o", "--output", metavar="PATH", help="write there, not to standard output (-); in a folder, a file for each")
     add("--output-dir", metavar="FOLDER", help="write a file for each recording there; made if it is not there")
     add("--beside", action="store_true", help="write each file beside its recording")
     add("--force", action="store_true", help="replace output files")

@@ -65,6 +65,12 @@ def test_json_of_one_is_an_object_and_of_several_a_list(run: Run, recordings: li
     assert json.loads(run("absent.wav", "gone.wav", "-f", "json").stdout) == []
 
 
+def test_a_dash_for_the_output_is_standard_output(run: Run, recordings: list[Path]) -> None:
+    done = run("one.wav", "-o", "-")
+    assert done.stdout == "hello\n"
+    assert not (recordings[0].parent / "-").exists()
+
+
 def test_standard_input(run: Run, recordings: list[Path]) -> None:
     with recordings[1].open("rb") as stream:
         assert run("-", stdin=stream).stdout == "to you\n"

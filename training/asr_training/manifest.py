@@ -56,7 +56,10 @@ def find_utterances(path: Path) -> list[Utterance | Fault]:
     elif path.is_file():
         found = [read_row(path.parent, where, line) for where, line in read_lines(path)]
     else:
-        raise RecipeError(f"no data at {path}: no manifest and no folder of LibriSpeech or shards; correct the path")
+        raise RecipeError(
+            f"no data at {path}: no manifest and no folder of LibriSpeech or shards;"
+            " correct the path, which a recipe gives from the folder that asr-train runs in"
+        )
     if not found:
         raise RecipeError(f"{path} holds no utterances; give a manifest or folder that has some")
     return found
