@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from asr_training.features import mel
 from asr_training.recipe import Augment, Features
@@ -34,7 +35,7 @@ def add_noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def band_of(hz: float, features: Features) -> int:
     """The first mel band whose middle lies above a frequency."""
-    low, high, limit = (mel(value) for value in (features.low_hz, features.high_hz, hz))
+    low, high, limit = mel(torch.tensor([features.low_hz, features.high_hz, hz], dtype=torch.float64)).tolist()
     return int(np.clip(np.ceil((limit - low) / (high - low) * (features.mels + 1) - 1), 0, features.mels))
 
 

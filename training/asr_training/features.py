@@ -11,16 +11,16 @@ from torch.nn import functional as F
 from asr_training.recipe import Features
 
 
-def mel(hz: float) -> float:
+def mel(hz: Tensor) -> Tensor:
     """The HTK scale of pitch (Young et al., The HTK Book, section 5.4)."""
-    return 2595 * math.log10(1 + hz / 700)
+    return 2595 * torch.log10(1 + hz / 700)
 
 
 def mel_filters(config: Features) -> Tensor:
     """Triangular mel filters, [fft // 2 + 1, mels]."""
-    frequencies = torch.arange(config.fft // 2 + 1, dtype=torch.float64) * config.sample_rate / config.fft
-    bins = (2595 * torch.log10(1 + frequencies / 700))[:, None]
-    points = torch.linspace(mel(config.low_hz), mel(config.high_hz), config.mels + 2, dtype=torch.float64)
+    bins = mel(torch.arange(config.fft // 2 + 1, dtype=torch.float64) * config.sample_rate / config.fft)[:, None]
+    ends = mel(torch.tensor([config.low_hz, config.high_hz], dtype=torch.float64))
+    points = torch.linspace(float(ends[0]), float(ends[1]), config.mels + 2, dtype=torch.float64)
     rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
     falling = (points[2:] - bins) / (points[2:] - points[1:-1])
     return torch.minimum(rising, falling).clamp(min=0).float()
