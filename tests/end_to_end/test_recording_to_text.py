@@ -72,7 +72,7 @@ def test_a_language_model_goes_into_the_bundle_and_the_text_still_comes_back(wor
 
 
 def test_the_bundle_says_what_was_proved(work: Path) -> None:
-    shown = run("asr-export", "inspect", "tiny", cwd=work).stdout
+    shown = run("asr-export", "inspect", "tiny", "--json", cwd=work).stdout
     assert "GRU" in shown
     assert "CC0-1.0" in shown
     manifest = json.loads((work / "tiny" / "bundle.json").read_text())
