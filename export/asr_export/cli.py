@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -12,8 +13,10 @@ try:
 except ModuleNotFoundError:  # the runtime is installed alone
     sys.exit("asr-export: typer is missing; install it with: pip install 'asr-deploy[export]'")
 
+from asr_export.arguments import BundlePath, Force, KnownBundle
 from asr_export.cli_deploy import doctor_command, to_tensorrt_command, to_triton_command
 from asr_export.cli_tune import tune_command
+from asr_runtime.bundle import refuse_overwrite
 from asr_runtime.errors import AsrError, ExportError, sentence
 
 if TYPE_CHECKING:
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
     from asr_runtime.bundle import Bundle
 
 app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-BundlePath = Annotated[Path, typer.Argument(help="Bundle: a folder or, by its ending, an .asr file.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 
 
 @app.command("to-onnx")
@@ -104,6 +104,7 @@ def import_seed_command(
     from asr_export.importers.packing import Imported
     from asr_export.importers.seed import import_seed
 
+    refuse_overwrite(bundle, force)
     imported = Imported(
         name=name, language=language, licence=licence, source=source, language_model=lm, card=card, force=force
     )
@@ -130,6 +131,7 @@ def import_onnx_command(
     from asr_export.importers.onnx import Options, import_onnx
     from asr_export.importers.packing import Imported
 
+    refuse_overwrite(bundle, force)  # the hub is slow
     with local(model, ("model.onnx",), ("vocab.txt", "tokens.txt", "config.json")) as found:
         imported = Imported(
             name=name or found.name,
@@ -160,6 +162,7 @@ def import_huggingface_command(
     from asr_export.importers.huggingface import FILES, MORE_FILES, import_huggingface
     from asr_export.importers.packing import Imported
 
+    refuse_overwrite(bundle, force)  # the hub is slow
     with local(model, FILES, MORE_FILES) as found:
         imported = Imported(
             name=name or found.name,
@@ -253,7 +256,7 @@ def add_check_command(
 
 @app.command("verify")
 def verify_command(
-    bundle: BundlePath,
+    bundle: KnownBundle,
     against: Annotated[
         Path | None,
         typer.Option(help="Checkpoint that it was made from, or what was imported.  [default: the check it carries]"),
@@ -292,25 +295,26 @@ def verify_command(
         raise typer.Exit(3)
 
 
-def replay(path: Path) -> None:
+def replay(bundle: Path) -> None:
     """Say what a bundle's own check gives here; exit code 1 unless it passes."""
     from asr_runtime.bundle import Bundle
-    from asr_runtime.verify import verify
+    from asr_runtime.verify import all_passed, verify
 
-    outcomes = []
-    for outcome in verify(Bundle.load(path)):
-        typer.echo(outcome)
-        outcomes.append(outcome)
-    if not all(outcome.passed for outcome in outcomes):
+    if not all_passed(verify(Bundle.load(bundle)), typer.echo):
         raise typer.Exit(1)
 
 
 @app.command("inspect")
-def inspect_command(bundle: BundlePath) -> None:
-    """Show a bundle: sizes, operators, precision, tokens, decoder settings, proofs, provenance."""
-    from asr_export.inspect import inspect
+def inspect_command(
+    bundle: KnownBundle, as_json: Annotated[bool, typer.Option("--json", help="All that is in it.")] = False
+) -> None:
+    """Show a bundle: sizes, tokens, language model, decoder settings, word error rate, licence."""
+    from asr_export.inspect import everything, summary
 
-    typer.echo("\n".join(inspect(bundle)))
+    if as_json:
+        typer.echo(json.dumps(everything(bundle), indent=1, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(summary(bundle)))
 
 
 def main() -> None:

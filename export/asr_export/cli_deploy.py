@@ -13,11 +13,9 @@ from typing import Annotated
 
 import typer
 
+from asr_export.arguments import BundlePath, Force, KnownBundle, found
 from asr_runtime.engines.driver import probe
 from asr_runtime.errors import EngineError
-
-BundlePath = Annotated[Path, typer.Argument(help="Bundle: a folder or, by its ending, an .asr file.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 
 
 def to_tensorrt_command(
@@ -42,7 +40,7 @@ def to_tensorrt_command(
     """Build a TensorRT engine for this machine's GPU from the bundle's model, and add it to the bundle."""
     from asr_export.tensorrt import Settings, to_tensorrt
     from asr_runtime.engines.target import HARDWARE
-    from asr_runtime.verify import verify
+    from asr_runtime.verify import all_passed, verify
 
     if hardware not in HARDWARE:
         raise typer.BadParameter(f"{hardware!r} is none of {', '.join(HARDWARE)}", param_hint="--hardware")
@@ -64,14 +62,12 @@ def to_tensorrt_command(
     if made.find("check") is None or (rtx and not has_gpu()):
         typer.echo("not verified: " + ("there is no GPU here" if made.find("check") else "the bundle carries no check"))
         return
-    for outcome in verify(made, "tensorrt", precision=file.precision):
-        typer.echo(outcome)
-        if not outcome.passed:
-            raise typer.Exit(1)
+    if not all_passed(verify(made, "tensorrt", precision=file.precision), typer.echo):
+        raise typer.Exit(1)
 
 
 def to_triton_command(
-    bundle: BundlePath,
+    bundle: KnownBundle,
     repository: Annotated[Path, typer.Argument(help="Triton's model repository, a folder; made if it is not there.")],
     name: Annotated[str | None, typer.Option(help="Name that clients use.  [default: the bundle's]")] = None,
     model: Annotated[
@@ -91,7 +87,9 @@ def to_triton_command(
 
 
 def doctor_command(
-    bundle: Annotated[Path | None, typer.Argument(help="Bundle to try, which carries a check.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle to try, which carries a check.  [default: english]", callback=found)
+    ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Fail unless cuda or tensorrt works, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from asr_export.arguments import KnownBundle
+
 
 def tune_command(
-    bundle: Annotated[Path, typer.Argument(help="Bundle: a folder or, by its ending, an .asr file.")],
+    bundle: KnownBundle,
     manifest: Annotated[Path, typer.Argument(help="Recordings with text, which the model was not trained on.")],
     out: Annotated[Path | None, typer.Option(help="Write a new bundle with the settings here.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write the error rates over alpha and beta as an SVG.")] = None,
@@ -28,10 +30,13 @@ def tune_command(
     from asr_export.tune import surface, tune
     from asr_runtime.bundle import Bundle, NewFile, update_bundle, write_bundle
     from asr_runtime.errors import ExportError
+    from asr_runtime.recognizer import BUNDLES
 
     for path in (out, picture):
         if path is not None and path.exists() and not force:
             raise ExportError(f"{path}: something lies here already; give another path, or --force to replace it.")
+    if force and out is None and bundle.parent == BUNDLES:
+        raise ExportError(f"{bundle.name}: this bundle belongs to the installation; give --out for one of your own.")
     loaded = Bundle.load(bundle)
     asked = {"beam_threshold": beam_threshold, "token_floor": token_floor, "beam_size": beam_size}
     tuned = tune(loaded, manifest, {name: values for name, values in asked.items() if values}, threads)

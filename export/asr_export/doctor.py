@@ -38,7 +38,7 @@ PACKAGES = (
 GPU_DEVICES = ("cuda", "tensorrt")
 # What is not there, who needs it, and what installs it; what a device lacks, its own error says.
 NEEDED = {
-    "onnx": "needed by to-tensorrt, inspect and to-onnx; run `pip install 'asr-deploy[tensorrt]'` or [export]",
+    "onnx": "needed by to-tensorrt, to-onnx and `inspect --json`; run `pip install 'asr-deploy[tensorrt]'` or [export]",
     "torch": "needed by to-onnx, `verify --against` and the imports; run `pip install 'asr-deploy[export]'`",
     "transformers": "needed by import-huggingface; run `pip install 'asr-deploy[huggingface]'`",
     "huggingface-hub": "needed to import by a hub's id; run `pip install huggingface_hub`",

@@ -17,7 +17,15 @@ from asr_export.pack import card_file, words_files
 from asr_export.proofs import Figures, Rounding, measure_rounding, prove, prove_integers
 from asr_export.signals import Samples, spoken
 from asr_runtime.audio import read_audio
-from asr_runtime.bundle import Bundle, Manifest, NewFile, update_bundle, write_bundle
+from asr_runtime.bundle import (
+    Bundle,
+    Manifest,
+    NewFile,
+    refuse_overwrite,
+    replaced_files,
+    update_bundle,
+    write_bundle,
+)
 from asr_runtime.errors import ExportError
 from asr_training.checkpoint import Checkpoint, load_checkpoint
 from asr_training.model import CRNNEncoder
@@ -50,20 +58,24 @@ def to_onnx(
     Raises RecipeError for the checkpoint, ExportError for the proof or the card, DecoderError for the language model
     or the lexicon, AudioError for a recording and BundleError for the bundle; then nothing is written.
     """
+    joins = arithmetic != "fp32" and bundle.exists()
+    if not joins:
+        refuse_overwrite(bundle, force)
     checkpoint = load_checkpoint(checkpoint_folder)
     files = [card_file(card)] if card else []
     files += words_files(language_model, lexicon, checkpoint.alphabet.tokens)
     samples = [read_audio(path, checkpoint.features.sample_rate) for path in recordings]
-    joins = arithmetic != "fp32" and bundle.exists()
-    if joins:
-        refuse_other_model(bundle, checkpoint)
-    graph, proofs = proved(checkpoint, weights, samples, arithmetic)
-    manifest = describe(checkpoint, {MODEL_FILES[arithmetic]: proofs}, name, language, licence)
     with tempfile.TemporaryDirectory(prefix="asr-export-") as work:
         file = Path(work, MODEL_FILES[arithmetic])
-        file.write_bytes(graph.SerializeToString())
         precision = PRECISIONS[weights] if arithmetic == "fp32" else arithmetic
         files = [NewFile(source=file, role="model", engine="onnx", precision=precision), *files]
+        if joins:
+            there = Bundle.load(bundle)
+            refuse_other_model(bundle, there, checkpoint)
+            replaced_files(bundle, there, files, force)
+        graph, proofs = proved(checkpoint, weights, samples, arithmetic)
+        manifest = describe(checkpoint, {MODEL_FILES[arithmetic]: proofs}, name, language, licence)
+        file.write_bytes(graph.SerializeToString())
         if joins:
             update_bundle(bundle, files, force=force, proofs=manifest.proofs)
         else:
@@ -73,9 +85,8 @@ def to_onnx(
     return add_check(bundle, samples or spoken(checkpoint.features.sample_rate)), list(proofs.values())
 
 
-def refuse_other_model(path: Path, checkpoint: Checkpoint) -> None:
+def refuse_other_model(path: Path, there: Bundle, checkpoint: Checkpoint) -> None:
     """Raise ExportError unless the bundle at `path` has the tokens, rate and frames of the checkpoint."""
-    there = Bundle.load(path)
     ours = (tuple(checkpoint.alphabet.tokens), checkpoint.features.sample_rate, checkpoint.model.frame_seconds)
     if (there.tokens, there.sample_rate, there.frame_seconds) != ours:
         raise ExportError(f"{path}: the bundle that lies here is of another model; give the bundle of the checkpoint.")

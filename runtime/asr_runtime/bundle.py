@@ -15,7 +15,7 @@ import struct
 import tempfile
 import weakref
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
@@ -219,7 +219,7 @@ def write_bundle(path: str | Path, manifest: Manifest, files: Iterable[NewFile],
     if it is a bundle. Raises BundleError.
     """
     path = Path(path)
-    _refuse_overwrite(path, force)
+    refuse_overwrite(path, force)
     with _beside(path) as work:
         folder = work / "bundle"
         folder.mkdir()
@@ -248,10 +248,7 @@ def update_bundle(
     file that would be the second, or has the name of one, replaces the first with `force`, else BundleError.
     """
     bundle, new = Bundle.load(path), list(files)
-    slots, names = {_slot(file) for file in new}, {file.path or file.source.name for file in new}
-    taken = [file for file in bundle.files if _slot(file) in slots or file.path in names]
-    if taken and not force:
-        raise BundleError(f"{path}: there is a {taken[0].role} already ({taken[0].path}); force it to be replaced.")
+    taken = replaced_files(path, bundle, new, force)
     kept = [file for file in bundle.files if file not in taken]
     merged = replace(
         bundle,
@@ -262,16 +259,8 @@ def update_bundle(
     return write_bundle(path, merged, [*(_as_new(bundle, file) for file in kept), *new], force=True)
 
 
-def _slot(file: BundleFile | NewFile) -> tuple[str, str | None, str | None, str]:
-    return file.role, file.engine, file.precision, json.dumps(file.target, sort_keys=True)
-
-
-def _as_new(bundle: Bundle, file: BundleFile) -> NewFile:
-    kept = {name: getattr(file, name) for name in ("role", "path", "engine", "precision", "target")}
-    return NewFile(source=bundle.path(file), **kept)
-
-
-def _refuse_overwrite(path: Path, force: bool) -> None:
+def refuse_overwrite(path: Path, force: bool) -> None:
+    """Raise BundleError unless `write_bundle` may write to `path`: what takes long asks before it begins."""
     if not path.exists():
         return
     if not force:
@@ -279,6 +268,27 @@ def _refuse_overwrite(path: Path, force: bool) -> None:
     is_bundle = (path / MANIFEST).is_file() if path.is_dir() else zipfile.is_zipfile(path)
     if not is_bundle:
         raise BundleError(f"{path}: what lies here is not a bundle, so it is not replaced; give another path.")
+
+
+def replaced_files(path: str | Path, bundle: Bundle, new: Sequence[NewFile], force: bool) -> list[BundleFile]:
+    """The files of the bundle at `path` whose places `new` ones take, as `update_bundle` says.
+
+    Without `force` any is a BundleError: what takes long asks before it begins.
+    """
+    slots, names = {_slot(file) for file in new}, {file.path or file.source.name for file in new}
+    taken = [file for file in bundle.files if _slot(file) in slots or file.path in names]
+    if taken and not force:
+        raise BundleError(f"{path}: there is a {taken[0].role} already ({taken[0].path}); force it to be replaced.")
+    return taken
+
+
+def _slot(file: BundleFile | NewFile) -> tuple[str, str | None, str | None, str]:
+    return file.role, file.engine, file.precision, json.dumps(file.target, sort_keys=True)
+
+
+def _as_new(bundle: Bundle, file: BundleFile) -> NewFile:
+    kept = {name: getattr(file, name) for name in ("role", "path", "engine", "precision", "target")}
+    return NewFile(source=bundle.path(file), **kept)
 
 
 @contextmanager

@@ -85,16 +85,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     """Print what each model of the bundle gives here; exit code 0 if all are right, 1 if not."""
-    from asr_runtime.verify import verify
+    from asr_runtime.verify import all_passed, verify
 
-    passed = True
-    for outcome in verify(Bundle.load(place(options.verify)), options.device, precision=options.precision):
-        passed = passed and outcome.passed
-        print(outcome, flush=True)
-        for kind, changed in (("best path", outcome.greedy), ("beam search", outcome.text)):
-            for expected, got in changed:
-                print(f"  {kind}: expected {expected!r}, got {got!r}")
-    return DONE if passed else SOME_FAILED
+    outcomes = verify(Bundle.load(place(options.verify)), options.device, precision=options.precision)
+    return DONE if all_passed(outcomes, lambda line: print(line, flush=True)) else SOME_FAILED
 
 
 def _wanted(recordings: Sequence[Input], output: Output, report: Report) -> list[Input]:

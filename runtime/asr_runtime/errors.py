@@ -1,5 +1,9 @@
 """What can go wrong for a user: each message is one sentence with what was got, what was wanted and what to do."""
 
+from collections.abc import Sequence
+
+MOST_FAULTS = 10  # of those in one file that are told
+
 
 class AsrError(Exception):
     """Any error that input, files or the machine can cause; the CLIs print it without a traceback."""
@@ -36,3 +40,10 @@ def sentence(error: OSError | UnicodeError | ModuleNotFoundError, extra: str) ->
     if isinstance(error, UnicodeError):
         return f"got a text that is not UTF-8 ({error}); convert it."
     return f"{error.filename or 'a file'}: got {error.strerror or error}; see that it can be read or written."
+
+
+def listed(faults: Sequence[str]) -> list[str]:
+    """The first faults of a file's lines, and where there are several, how many there are in all."""
+    count = f"{len(faults)} lines have such faults"
+    more = f", of which these are the first {MOST_FAULTS}" if len(faults) > MOST_FAULTS else ""
+    return [*faults[:MOST_FAULTS], *([f"{count}{more}."] if len(faults) > 1 else [])]

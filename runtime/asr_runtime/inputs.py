@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from asr_runtime.audio import is_address
-from asr_runtime.errors import AudioError
+from asr_runtime.errors import AudioError, listed
 
 STANDARD_INPUT = "-"
 MANIFEST_SUFFIX = ".jsonl"
@@ -45,7 +45,7 @@ def expand(arguments: Sequence[str], *, raw: bool = False) -> Iterator[Input | A
             yield AudioError(f"{argument}: this cannot be read ({error.strerror}); make it readable.")
 
 
-def _named(argument: str, suffixes: set[str]) -> Iterator[Input]:
+def _named(argument: str, suffixes: set[str]) -> Iterator[Input | AudioError]:
     path = Path(argument)
     if argument == STANDARD_INPUT:
         yield Input(argument, PurePath("stdin"))
@@ -92,8 +92,11 @@ def _matching(pattern: str, suffixes: set[str]) -> Iterator[Input]:
         yield Input(file, PurePath(os.path.relpath(file, root or ".")).with_suffix(""))
 
 
-def _in_manifest(path: Path) -> Iterator[Input]:
-    """The recordings of a manifest, JSON lines with `audio` (or NeMo's `audio_filepath`) relative to it."""
+def _in_manifest(path: Path) -> Iterator[Input | AudioError]:
+    """The recordings of a manifest, JSON lines with `audio` (or NeMo's `audio_filepath`) relative to it.
+
+    Where a line is broken, errors in place of all of them.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -103,8 +106,11 @@ def _in_manifest(path: Path) -> Iterator[Input]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise AudioError(f"{path}: this manifest has no lines; give lines of JSON with 'audio'.")
-    names = [_audio_of(line, f"{path}, line {number}") for number, line in lines]
-    for name in names:
+    found = [_audio_of(line, f"{path}, line {number}") for number, line in lines]
+    if faults := [str(item) for item in found if isinstance(item, AudioError)]:
+        yield from map(AudioError, listed(faults))
+        return
+    for name in map(str, found):
         audio = PurePath(name)
         inside = not audio.is_absolute() and ".." not in audio.parts
         yield Input(
@@ -113,12 +119,12 @@ def _in_manifest(path: Path) -> Iterator[Input]:
         )
 
 
-def _audio_of(line: str, where: str) -> str:
+def _audio_of(line: str, where: str) -> str | AudioError:
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError):
         row = None
     name = next((row[key] for key in MANIFEST_KEYS if row.get(key)), None) if isinstance(row, dict) else None
     if not isinstance(name, str) or not PurePath(name).name:
-        raise AudioError(f'{where}: there is no recording; give JSON like {{"audio": "talk.flac"}}.')
+        return AudioError(f'{where}: there is no recording; give JSON like {{"audio": "talk.flac"}}.')
     return name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,23 @@ class Outcome:
             f"{self.max_difference:.1e} (mean {self.mean_difference:.1e}, {allowed}); of {self.utterances} texts "
             f"differ {len(self.greedy)} of the best path, {len(self.text)} of the beam search"
         )
+
+    def lines(self) -> Iterator[str]:
+        """What it gave in one line, and one for each text that is another."""
+        yield str(self)
+        for kind, changed in (("best path", self.greedy), ("beam search", self.text)):
+            for expected, got in changed:
+                yield f"  {kind}: expected {expected!r}, got {got!r}"
+
+
+def all_passed(outcomes: Iterable[Outcome], say: Callable[[str], None]) -> bool:
+    """Say what each outcome is as soon as it is there; whether all of them passed."""
+    passed = True
+    for outcome in outcomes:
+        passed = passed and outcome.passed
+        for line in outcome.lines():
+            say(line)
+    return passed
 
 
 def verify(bundle: Bundle, device: str = "auto", *, precision: str | None = None) -> Iterator[Outcome]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import asr_training
+from asr_training.checkpoint import load_checkpoint, read_json
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -40,6 +41,15 @@ def work(tiny_manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (folder / "tiny-data" / "train.jsonl").read_text().splitlines()]
+
+
+def test_the_recipe_learns_its_sentences_by_heart(work: Path) -> None:
+    position = read_json(work / "runs" / "tiny" / "last" / "training.json")
+    assert position["best_wer"] == 0
+    assert position["rows"][-1]["train_loss"] < 0.2 * position["rows"][0]["train_loss"]
+    assert len((work / "runs" / "tiny" / "epochs.txt").read_text().splitlines()) == 61
+    assert list((work / "runs" / "tiny" / "tensorboard").glob("events*"))
+    assert load_checkpoint(work / "runs" / "tiny" / "best").provenance["data"]["utterances"] == 8
 
 
 @pytest.mark.parametrize("search", [["--greedy"], ["--no-lm"]])
@@ -72,7 +82,7 @@ def test_a_language_model_goes_into_the_bundle_and_the_text_still_comes_back(wor
 
 
 def test_the_bundle_says_what_was_proved(work: Path) -> None:
-    shown = run("asr-export", "inspect", "tiny", cwd=work).stdout
+    shown = run("asr-export", "inspect", "tiny", "--json", cwd=work).stdout
     assert "GRU" in shown
     assert "CC0-1.0" in shown
     manifest = json.loads((work / "tiny" / "bundle.json").read_text())

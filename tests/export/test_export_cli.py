@@ -124,10 +124,14 @@ def test_a_failed_proof_writes_nothing(
 
 
 def test_nothing_is_overwritten_without_force(
-    checkpoint: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (bundle / "bundle.json").read_bytes()
-    refused(["to-onnx", str(checkpoint), str(bundle)], "lies here already", capsys)
+    with monkeypatch.context() as patched:  # it is told before the work, which is long
+        patched.setattr("asr_export.to_onnx.author", None)
+        refused(["to-onnx", str(checkpoint), str(bundle)], "lies here already", capsys)
+        for command in ("import-seed", "import-onnx", "import-huggingface"):
+            refused([command, "no/model", str(bundle)], "lies here already", capsys)
     assert (bundle / "bundle.json").read_bytes() == before
     assert call(["to-onnx", str(checkpoint), str(bundle), "--licence", "CC0-1.0", "--force"]) == 0
 
@@ -234,6 +238,7 @@ def test_verify_without_a_checkpoint_replays_what_the_bundle_carries(
     (tmp_path / "check.json").write_text(json.dumps(check))
     update_bundle(other, [NewFile(source=tmp_path / "check.json", role="check")], force=True)
     assert call(["verify", str(other)]) == 1
+    assert "  best path: expected " in capsys.readouterr().out
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,19 +251,45 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_inspect_shows_what_is_in_the_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["inspect", str(bundle)]) == 0
     out = capsys.readouterr().out
-    parts = ["licence CC0-1.0", "opset ai.onnx 17", "precision fp32", "40 ms a frame", "<blank>", "MatMul 13", "Conv 5"]
-    for part in [*parts, "waveform float [batch, samples]", "max_difference", "recipe: name tiny"]:
+    parts = ["tiny (en), licence CC0-1.0", "29: ' <space> a b c", "<blank>", "16000 Hz, 40 ms a frame", "its defaults"]
+    for part in [*parts, "model.onnx, ", "(onnx, fp32)", "recipe          tiny", "--json"]:
         assert part in out, part
+    assert len(out.splitlines()) < 12
+    assert call(["inspect", str(bundle), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["licence"] == "CC0-1.0"
+    assert told["provenance"]["recipe"] == {"name": "tiny"}
+    assert 0 < told["proofs"]["model.onnx"]["log_probs"]["max_difference"] <= 1e-4
+    graph = told["graphs"]["model.onnx"]
+    assert graph["opsets"] == {"ai.onnx": 17}
+    assert (graph["nodes"]["MatMul"], graph["nodes"]["Conv"]) == (13, 5)
+    assert graph["inputs"][0] == "waveform float [batch, samples]"
 
 
-def test_inspect_needs_no_torch(bundle: Path) -> None:
+@pytest.mark.parametrize(("missing", "option"), [(("onnx",), ()), ((), ("--json",))])
+def test_inspect_needs_no_torch(bundle: Path, missing: tuple[str, ...], option: tuple[str, ...]) -> None:
     code = (
-        "import sys; sys.modules['torch'] = sys.modules['onnxruntime'] = None; "
-        f"sys.argv = ['asr-export', 'inspect', {str(bundle)!r}]; from asr_export.cli import main; main()"
+        f"import sys; [sys.modules.__setitem__(name, None) for name in {('torch', 'onnxruntime', *missing)}]; "
+        f"sys.argv = {['asr-export', 'inspect', str(bundle), *option]}; from asr_export.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "opset ai.onnx 17" in done.stdout
+    assert "model.onnx" in done.stdout
+
+
+def test_a_bundle_that_comes_along_is_known_by_its_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["inspect", "english"]) == 0
+    out = capsys.readouterr().out
+    assert "english (en), licence" in out and "language model  lm.binary, " in out
+    assert "% (dev.jsonl, " in out and "where its settings were chosen" in out
+    refused(["inspect", "englisch"], "englisch: there is no such bundle", capsys)
+    refused(["verify", "englisch"], "one that comes along: english", capsys)
+    refused(["to-triton", "englisch", "models"], "one that comes along: english", capsys)
+    refused(["tune", "english", "none.jsonl", "--force"], "belongs to the installation; give --out", capsys)
+    refused(["doctor", "englisch"], "one that comes along: english", capsys)
 
 
 def test_inspect_refuses_a_damaged_bundle(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +302,7 @@ def test_inspect_refuses_a_damaged_bundle(checkpoint: Path, tmp_path: Path, caps
     model.write_bytes(b"\xff" * manifest["files"][0]["bytes"])
     manifest["files"][0]["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
     (path / "bundle.json").write_text(json.dumps(manifest))
-    refused(["inspect", str(path)], "model.onnx: this is no whole ONNX model", capsys)
+    refused(["inspect", str(path), "--json"], "model.onnx: this is no whole ONNX model", capsys)
 
 
 def test_inspect_shows_what_other_programs_wrote(
@@ -281,13 +312,16 @@ def test_inspect_shows_what_other_programs_wrote(
     shutil.copytree(bundle, path)
     manifest = json.loads((path / "bundle.json").read_text())
     manifest["proofs"] = {"x": 3, "y": {"seen": None}, "z": [1, {"a": 2}]}
-    manifest["provenance"] = {"recipe": "by hand", "years": [2025]}
+    manifest["provenance"] = {"recipe": "by hand", "years": [2025], "tune": {"wer": 0.5}}
     (path / "bundle.json").write_text(json.dumps(manifest))
     capsys.readouterr()
     assert call(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
-    for part in ("x: 3", "y seen: null", 'z: [1, {"a": 2}]', "recipe: by hand", "years: [2025]"):
+    for part in ("recipe          by hand", "50.0 % (a manifest)"):
         assert part in out, part
+    assert call(["inspect", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["proofs"], told["provenance"]) == (manifest["proofs"], manifest["provenance"])
 
 
 def test_a_recipe_told_as_text_is_kept(checkpoint: Path, tmp_path: Path) -> None:
@@ -313,7 +347,7 @@ def test_what_the_system_refuses_is_one_sentence(
 def test_a_missing_package_is_one_sentence(bundle: Path) -> None:
     code = (
         "import sys; sys.modules['onnx'] = None; "
-        f"sys.argv = ['asr-export', 'inspect', {str(bundle)!r}]; from asr_export.cli import main; main()"
+        f"sys.argv = ['asr-export', 'inspect', {str(bundle)!r}, '--json']; from asr_export.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1

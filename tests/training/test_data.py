@@ -72,6 +72,15 @@ def test_a_broken_manifest_is_one_sentence_with_the_line(
     assert named in str(caught.value)
 
 
+def test_the_first_broken_lines_are_told_and_counted(tmp_path: Path, one_sentence: Callable[[str], None]) -> None:
+    lines = [row("fine"), *["{broken"] * 11, row("naïve")]
+    with pytest.raises(RecipeError) as caught:
+        read(manifest(tmp_path, *lines))
+    *told, count = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in told] == [f"{tmp_path}/m.jsonl, line {number}" for number in range(2, 12)]
+    assert count == "12 lines have such faults, of which these are the first 10."
+
+
 def test_missing_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no data at"):
         read(tmp_path / "none.jsonl")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from pair import free_port, run_pair
 
+from asr_runtime.errors import RecipeError
 from asr_training import loop
 from asr_training.checkpoint import read_json, read_tensors
+from asr_training.recipe import read_recipe
 
 AUGMENT = "[augment]\nspeed = 0.2\nnoise = 0.5\ntime_masks_per_second = 1.0\n"
 
@@ -27,24 +29,28 @@ def recipe(folder: Path, name: str, manifest: Path, settings: str, tables: str =
     return path
 
 
-def fit(recipe: Path, processes: int) -> subprocess.CompletedProcess[str]:
-    """Train a recipe into a folder of its name, under torchrun if there are several processes."""
-    command = [sys.executable, "-m"]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launch = f"torch.distributed.run --nproc-per-node {processes} --master-port {port} -m"
-        command += launch.split()
-    command += ["asr_training.cli", "fit", str(recipe), "--out", str(recipe.with_suffix(""))]
+def fit(recipe: Path) -> None:
+    """Train a recipe alone, in this process, into a folder of its name."""
+    loop.fit(read_recipe(str(recipe)), recipe.with_suffix(""))
+
+
+def fit_together(recipe: Path) -> None:
+    """The same in two processes."""
+    run_pair("-m", "asr_training.cli", "fit", str(recipe), "--out", str(recipe.with_suffix("")))
+
+
+def torchrun(recipe: Path) -> subprocess.CompletedProcess[str]:
+    """The same in two processes of torchrun."""
+    launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {free_port()} -m asr_training.cli".split()
+    command = [sys.executable, *launch, "fit", str(recipe), "--out", str(recipe.with_suffix(""))]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_two_processes_do_what_one_does_with_the_doubled_batch(tiny_manifest: Path, tmp_path: Path) -> None:
     one = recipe(tmp_path, "one", tiny_manifest, "batch_utterances = 6\n")
     two = recipe(tmp_path, "two", tiny_manifest, "batch_utterances = 3\n")
-    assert fit(one, 1).returncode == 0
-    result = fit(two, 2)
+    fit(one)
+    result = torchrun(two)
     assert result.returncode == 0, result.stderr
     alone, shared = (read_json(tmp_path / name / "last" / "training.json") for name in ("one", "two"))
     assert alone["step"] == shared["step"]
@@ -63,20 +69,17 @@ def test_the_layout_of_a_run_may_change_but_not_its_batches(tiny_manifest: Path,
     """What is random is drawn by an utterance's place in its step: who computes it does not matter."""
     settings = "batch_seconds = 3\nema = 0.9\n"
     two = recipe(tmp_path, "run", tiny_manifest, settings, AUGMENT)
-    first = fit(two, 2)
-    assert first.returncode == 0, first.stderr
+    fit_together(two)
     more = two.read_text().replace("epochs = 3", "epochs = 4")
     two.write_text(more)
-    refused = fit(two, 1)
-    assert refused.returncode == 1
-    assert "times accumulate and processes (6.0 there, 3.0 here)" in refused.stderr
+    with pytest.raises(RecipeError, match=r"times accumulate and processes \(6.0 there, 3.0 here\)"):
+        fit(two)
     two.write_text(more.replace("batch_seconds = 3", "batch_seconds = 3\naccumulate = 2"))
-    goes_on = fit(two, 1)
-    assert goes_on.returncode == 0, goes_on.stderr
+    fit(two)
     assert len(json.loads((tmp_path / "run" / "last" / "training.json").read_text())["rows"]) == 4
     alone = recipe(tmp_path, "alone", tiny_manifest, settings + "accumulate = 2\n", AUGMENT)
     alone.write_text(alone.read_text().replace("epochs = 3", "epochs = 4"))
-    assert fit(alone, 1).returncode == 0
+    fit(alone)
     rows = [read_json(tmp_path / name / "last" / "training.json")["rows"] for name in ("run", "alone")]
     for first, second in zip(*rows, strict=True):
         assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-5)
@@ -108,9 +111,8 @@ def test_phonemes_are_learnt_by_two_processes_as_by_one(tiny_manifest: Path, tmp
         text = path.read_text().replace("[data]\n", f'[data]\npronunciations = "{lexicon}"\n')
         model = text[text.index("[model]") : text.index("[training]")]
         path.write_text(text.replace(model, PHONEMES.format(count=count)))
-    assert fit(tmp_path / "one.toml", 1).returncode == 0
-    result = fit(tmp_path / "two.toml", 2)
-    assert result.returncode == 0, result.stderr
+    fit(tmp_path / "one.toml")
+    fit_together(tmp_path / "two.toml")
     rows = [read_json(tmp_path / name / "last" / "training.json")["rows"] for name in ("one", "two")]
     for first, second in zip(*rows, strict=True):
         assert second["train_loss"] == pytest.approx(first["train_loss"], rel=5e-4)

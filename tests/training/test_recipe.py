@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_type_hints
@@ -8,6 +10,8 @@ import pytest
 import torch
 
 from asr_runtime.errors import RecipeError
+from asr_training.loop import fit
+from asr_training.manifest import read_manifest
 from asr_training.model import AcousticModel
 from asr_training.recipe import (
     BOUNDS,
@@ -141,3 +145,16 @@ def test_the_least_model_within_bounds_computes(model: type) -> None:
 def test_a_missing_recipe_names_those_that_there_are() -> None:
     with pytest.raises(RecipeError, match="seed-librispeech"):
         read_recipe("no-such")
+
+
+def test_the_recipe_to_begin_with_learns_a_handful_of_sentences_by_heart(
+    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    (text,) = re.search(r"A recipe to begin with.*?```toml\n(.*?)```", page, re.DOTALL).groups()
+    rows = [{"audio": str(each.audio), "text": each.text} for each in read_manifest(tiny_manifest)[:4]]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.chdir(tmp_path)
+    position = fit(read_recipe(write(tmp_path, text)), tmp_path / "run")
+    assert position.best_wer == 0
+    assert position.rows[-1]["wer"]["all"] == 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ from asr_runtime.errors import RecipeError
 from asr_training.cli import app
 from asr_training.corpus import Corpus
 from asr_training.manifest import read_manifest
-from asr_training.prepare import prepare
+from asr_training.prepare import beside, prepare
 from asr_training.recipe import Data, Features, Source
 from asr_training.shards import add, list_shards, read_shards
 
@@ -101,8 +104,12 @@ def test_faults_stop_it_and_are_counted_and_listed(
 ) -> None:
     with pytest.raises(RecipeError) as caught:
         prepare([faulty], tmp_path / "out")
-    one_sentence(str(caught.value))
-    assert all(f"1 × {kind}" in str(caught.value) for kind in FAULTS)
+    *faults, last = str(caught.value).splitlines()
+    assert len(faults) == len(FAULTS)
+    for fault in faults:
+        one_sentence(fault)
+        assert f"{faulty}, line " in fault
+    assert all(f"1 × {kind}" in last for kind in FAULTS)
     listed = (tmp_path / "out" / "data.txt").read_text().splitlines()
     assert sorted(line.split(":")[0] for line in listed) == sorted(FAULTS)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data.txt"]
@@ -176,6 +183,28 @@ def test_what_stops_it_in_the_middle_leaves_everything_as_it_was(
         assert "No space left on device" in str(caught.value)
     assert sorted(tmp_path.iterdir()) == there
     assert {path: path.read_bytes() for path in shards.iterdir()} == content
+
+
+def test_what_a_killed_one_left_behind_goes_with_the_next(tiny_manifest: Path, tmp_path: Path) -> None:
+    code = "import asr_training.shards, os; asr_training.shards.add = lambda *_: os.kill(os.getpid(), 9); "
+    code += "from asr_training.cli import main; main()"
+    command = [sys.executable, "-c", code, "prepare", str(tiny_manifest), str(tmp_path / "out")]
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".out.part"]
+    assert prepare([tiny_manifest], tmp_path / "out") == (8, 1, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_at_a_time_do_not_share_a_folder(
+    tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    with beside(tmp_path / "out") as folder:
+        (folder / "shards").mkdir()
+        with pytest.raises(RecipeError, match="another asr-train prepare is writing this") as caught:
+            prepare([tiny_manifest], tmp_path / "out")
+        one_sentence(str(caught.value))
+        assert (folder / "shards").is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def spoil(path: Path, before: str, after: str) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
-import subprocess
-import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import noting
 import numpy as np
 import pytest
 import torch
+from pair import run_pair
 
 from asr_runtime.errors import RecipeError
 from asr_training import loop
@@ -123,27 +122,6 @@ def test_a_run_that_dies_at_any_step_goes_on_bit_for_bit(
     assert without_clock(tmp_path / "whole") == without_clock(tmp_path / "cut")
 
 
-NOTING = """
-import sys
-from pathlib import Path
-from asr_training import processes, steps
-from asr_training.loop import fit
-from asr_training.recipe import read_recipe
-
-make = steps.make_batch
-recipe, out = read_recipe(sys.argv[1]), Path(sys.argv[2])
-
-def noting(run, step, corpus, indices, part):
-    with Path(f"{out}-{processes.number()}.txt").open("a") as log:
-        for index in indices[part::run.parts]:
-            print(step, corpus.utterances[index].text, file=log)
-    return make(run, step, corpus, indices, part)
-
-steps.make_batch = noting
-fit(recipe, out)
-"""
-
-
 def test_two_processes_take_each_utterance_once_an_epoch(shards: Path, tiny_manifest: Path, tmp_path: Path) -> None:
     text = (Path(loop.__file__).parent / "recipes" / "tiny.toml").read_text().replace("epochs = 60", "epochs = 2")
     text = text.replace("learning_rate = 5e-3", "learning_rate = 5e-4")
@@ -151,15 +129,8 @@ def test_two_processes_take_each_utterance_once_an_epoch(shards: Path, tiny_mani
     text = text.replace("[features]", "shards_at_once = 2\n\n[features]") + "workers = 2\n"
     (tmp_path / "two.toml").write_text(text)
     (tmp_path / "one.toml").write_text(text.replace("batch_utterances = 2", "batch_utterances = 4"))
-    (tmp_path / "noting.py").write_text(NOTING)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = f"-m torch.distributed.run --nproc-per-node 2 --master-port {port}".split()
-    for name, launcher in (("one", []), ("two", launch)):
-        command = [sys.executable, *launcher, str(tmp_path / "noting.py"), str(tmp_path / f"{name}.toml")]
-        result = subprocess.run([*command, str(tmp_path / name)], capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr
+    noting.fit_noting(tmp_path / "one.toml", tmp_path / "one")
+    run_pair(noting.__file__, str(tmp_path / "two.toml"), str(tmp_path / "two"))
     parts = [(tmp_path / f"two-{number}.txt").read_text().splitlines() for number in (0, 1)]
     alone = (tmp_path / "one-0.txt").read_text().splitlines()
     assert all(len(part) == 8 for part in parts)

@@ -1,24 +1,42 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 from asr_training.checkpoint import Checkpoint, load_checkpoint, newest, write_checkpoint
+from asr_training.cli import main
 from asr_training.model import AcousticModel
 from asr_training.recipe import CRNN, Features
 from asr_training.text import Alphabet
 
 
-def asr_train(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def program(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `asr-train` as users do."""
     command = [sys.executable, "-c", "from asr_training.cli import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def asr_train(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `asr-train` in this process, which has imported PyTorch already."""
+    command, out, err, code = ["asr-train", *map(str, arguments)], io.StringIO(), io.StringIO(), 0
+    with mock.patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err), chdir(cwd or "."):
+        try:
+            main()
+        except SystemExit as end:
+            if isinstance(end.code, str):  # which the interpreter would print
+                print(end.code, file=err)
+            code = 1 if isinstance(end.code, str) else end.code or 0
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +63,7 @@ def test_evaluate_prints_rates_by_source(checkpoint: Path, tiny_manifest: Path) 
 
 def test_fit_prints_the_table_and_the_best(tiny_manifest: Path, tmp_path: Path) -> None:
     tiny_toml(tmp_path, tiny_manifest)
-    result = asr_train("fit", "mine.toml", cwd=tmp_path)
+    result = program("fit", "mine.toml", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "WER all" in result.stdout
     assert "best weights: runs/mine/best" in result.stdout
@@ -159,11 +177,11 @@ def test_a_checkpoint_survives_a_cut_between_the_renames(checkpoint: Path, tmp_p
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
 def test_synthesis_makes_a_manifest_and_takes_up_where_it_stopped(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("a small test\nof the voices\n")
-    assert asr_train("synthesize", tmp_path / "lines.txt", tmp_path / "out").returncode == 0
+    assert program("synthesize", tmp_path / "lines.txt", tmp_path / "out").returncode == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "synthetic.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == ["a small test", "of the voices"]
     times = [(tmp_path / "out" / row["audio"]).stat().st_mtime_ns for row in rows]
     (tmp_path / "lines.txt").write_text("a small test\nof the voices\nand one more\n")
-    result = asr_train("synthesize", tmp_path / "lines.txt", tmp_path / "out", "--processes", "2")
+    result = program("synthesize", tmp_path / "lines.txt", tmp_path / "out", "--processes", "2")
     assert "3 recordings" in result.stdout
     assert [(tmp_path / "out" / row["audio"]).stat().st_mtime_ns for row in rows] == times

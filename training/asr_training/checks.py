@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_runtime.errors import RecipeError
+from asr_runtime.errors import MOST_FAULTS, RecipeError
 from asr_training import processes
 from asr_training.corpus import Corpus
-from asr_training.manifest import Fault, Utterance
+from asr_training.manifest import Fault, Utterance, without_faults
 from asr_training.recipe import Data
 from asr_training.shards import ShardedUtterance
 from asr_training.stream import TrainingData
@@ -62,15 +62,16 @@ def check_data(train: TrainingData, validation: Corpus, data: Data, stride: int,
 
 
 def refuse_faults(corpus: Corpus) -> None:
-    """Raise a RecipeError for the first fault of a corpus that is to be used whole."""
-    if corpus.faults:
-        raise RecipeError(str(corpus.faults[0]))
+    """Raise a RecipeError for the faults of a corpus that is to be used whole."""
+    without_faults(corpus.faults)
 
 
 def refuse(faults: list[Fault], report: Path) -> None:
-    """Raise a RecipeError that counts the faults and names the first."""
-    rest = f" ({counted(faults)}; all are in {report})" if len(faults) > 1 else ""
-    raise RecipeError(f"{faults[0]}{rest}; or go on without what is faulty: --skip-bad")
+    """Raise a RecipeError that names the first faults, a line each, and counts them all."""
+    go_on = "or go on without what is faulty: --skip-bad"
+    if len(faults) == 1:
+        raise RecipeError(f"{faults[0]}; {go_on}")
+    raise RecipeError("\n".join([*map(str, faults[:MOST_FAULTS]), f"{counted(faults)}; all are in {report}; {go_on}"]))
 
 
 def counted(faults: list[Fault]) -> str:

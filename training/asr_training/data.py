@@ -13,7 +13,7 @@ from asr_training.text import Alphabet, Pronunciations
 
 
 def read_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utterance]:
-    """The utterances of a manifest or LibriSpeech folder, their texts checked; the first fault is a RecipeError."""
+    """The utterances of a manifest or LibriSpeech folder, their texts checked; faults are a RecipeError."""
     return without_faults(find_source(source, data, alphabet))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr_runtime.errors import RecipeError
+from asr_runtime.errors import RecipeError, listed
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,15 @@ class Fault:
 
 
 def read_utterances(path: Path) -> list[Utterance]:
-    """The utterances of a manifest or a LibriSpeech folder; raises RecipeError for the first fault."""
+    """The utterances of a manifest or a LibriSpeech folder; raises RecipeError for faults."""
     return without_faults(find_utterances(path))
 
 
-def without_faults(found: list[Utterance | Fault]) -> list[Utterance]:
-    """The utterances that were found; raises RecipeError for the first fault."""
-    utterances = []
-    for item in found:
-        if isinstance(item, Fault):
-            raise RecipeError(str(item))
-        utterances.append(item)
-    return utterances
+def without_faults(found: Sequence[Utterance | Fault]) -> list[Utterance]:
+    """The utterances that were found; raises RecipeError for faults, the first of them a line each."""
+    if faults := [str(item) for item in found if isinstance(item, Fault)]:
+        raise RecipeError("\n".join(listed(faults)))
+    return [item for item in found if isinstance(item, Utterance)]
 
 
 def find_utterances(path: Path) -> list[Utterance | Fault]:
@@ -76,7 +73,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Read a manifest (see `read_row`); raises RecipeError for the first fault."""
+    """Read a manifest (see `read_row`); raises RecipeError for faults."""
     return without_faults([read_row(path.parent, where, line) for where, line in read_lines(path)])
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,7 @@ def prepare(
     good = usable((utterances[i] for i in tqdm(order, "shards", unit="utt", disable=None)), sample_rate, faults)
     try:
         refuse_what_is_there(out, force)
-        with beside(out) as folder:
-            work = Path(folder)
+        with beside(out) as work:
             made = work / "shards"
             made.mkdir()
             shards = write_shards(made, size, good)
@@ -82,11 +83,29 @@ def refuse_what_is_there(out: Path, force: bool) -> None:
         raise RecipeError(f"{out} holds shards already; give another folder, or --force to replace them")
 
 
-def beside(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder on the same file system as `out`, gone afterwards."""
+@contextlib.contextmanager
+def beside(out: Path) -> Iterator[Path]:
+    """A folder on the same file system as `out`, gone afterwards; what a killed run left in it goes first.
+
+    Raises RecipeError while another run writes there.
+    """
     place = out.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent)
+    work = place.parent / f".{place.name}.part"
+    work.mkdir(parents=True, exist_ok=True)
+    held = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets it go with the process
+        except BlockingIOError:
+            raise RecipeError(f"{out}: another asr-train prepare is writing this; wait for it") from None
+        try:
+            for left in work.iterdir():
+                shutil.rmtree(left)
+            yield work
+        finally:
+            shutil.rmtree(work)
+    finally:
+        os.close(held)
 
 
 def write_shards(folder: Path, size: int, utterances: Iterator[Prepared]) -> list[dict[str, Any]]:
