@@ -119,7 +119,8 @@ def _open_path(name: str) -> BinaryIO:
     except IsADirectoryError:
         raise AudioError(f"{name}: this is a folder; give the recordings in it.") from None
     except (OSError, ValueError) as error:
-        raise AudioError(f"{name}: the file cannot be opened ({error}); make it readable.") from error
+        fault = getattr(error, "strerror", error)  # without the path, which stands before it
+        raise AudioError(f"{name}: the file cannot be opened ({fault}); make it readable.") from error
 
 
 def is_address(name: str) -> bool:

@@ -19,6 +19,7 @@ from asr_runtime.windows import WINDOW_SECONDS
 from asr_runtime.writers import FORMATS, Style
 
 HOT_WORD_BOOST = 4.0  # natural logarithm
+READINGS = frozenset({"json", "jsonl", "verbose_json"})  # formats that have other readings
 TRUE_OR_FALSE = {"--verbose": "-v", "--word-timestamps": None}  # Whisper's words that take True or False
 
 EXIT_CODES = (
@@ -56,6 +57,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("at most one of --greedy, --no-lm and --lm makes sense")
     if options.greedy and (options.hotword or options.hotwords_file or options.n_best):
         parser.error("--greedy has neither hot words nor other readings; leave it out, or them")
+    if (options.n_best or 1) > 1 and not READINGS.intersection(options.format):
+        parser.error(f"--n-best shows in {', '.join(sorted(READINGS))} alone; give one as --format, or leave it out")
     if options.files.count("-") > 1:
         parser.error("standard input can be read only once; give - once")
     if bool(options.output) + bool(options.output_dir) + options.beside > 1:
