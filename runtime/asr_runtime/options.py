@@ -18,7 +18,8 @@ from asr_runtime.subtitles import LINE_WIDTH, LINES, Layout
 from asr_runtime.windows import WINDOW_SECONDS
 from asr_runtime.writers import FORMATS, Style
 
-HOT_WORD_BOOST = 4.0  # natural logarithm
+HOT_WORD_BOOST = 4.0  # natural logarithm; docs/decoder.md has what was measured
+SOUND_BOOST = 16.0  # of a word that says how it sounds, as the language model scores it as an unknown one
 READINGS = frozenset({"json", "jsonl", "verbose_json"})  # formats that have other readings
 TRUE_OR_FALSE = {"--verbose": "-v", "--word-timestamps": None}  # Whisper's words that take True or False
 
@@ -118,10 +119,10 @@ def raw_format(options: argparse.Namespace) -> RawFormat | None:
 
 
 def _hot_word(text: str) -> tuple[str, float]:
-    """PHRASE or PHRASE:BOOST."""
+    """PHRASE or PHRASE:BOOST, PHRASE=SOUND or PHRASE=SOUND:BOOST."""
     phrase, colon, boost = text.rpartition(":")
     if not colon:
-        return text, HOT_WORD_BOOST
+        return text, SOUND_BOOST if "=" in text else HOT_WORD_BOOST
     try:
         return phrase, float(boost)
     except ValueError:
@@ -286,8 +287,9 @@ def _search_options(group: argparse._ArgumentGroup) -> None:
         "--hotword",
         action="append",
         default=[],
-        metavar="PHRASE[:BOOST]",
-        help=f"expect it; may be repeated (boost: natural logarithm, {HOT_WORD_BOOST:g} by default)",
+        metavar="PHRASE[=SOUND][:BOOST]",
+        help=f"expect it; may be repeated (boost: natural logarithm, {HOT_WORD_BOOST:g} by default, {SOUND_BOOST:g} "
+        "where it says how it sounds)",
     )
     add("--hotwords-file", metavar="FILE", help="hot words, one a line")
 

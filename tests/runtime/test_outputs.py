@@ -223,6 +223,12 @@ def test_settings_of_the_search_are_those_of_the_decoder() -> None:
     )
 
 
+def test_a_word_that_says_how_it_sounds_has_a_higher_boost_by_default() -> None:
+    words = ["cat", "kubernetes=cooper net ease", "layla=lay la:3"]
+    options = parse(["a", *(argument for word in words for argument in ("--hotword", word))])
+    assert search_settings(options)["hot_words"] == dict(zip(words[:2], (4.0, 16.0), strict=True)) | {"layla=lay la": 3}
+
+
 def test_another_language_is_refused(run: Run, talks: Path) -> None:
     assert run("talks/one.wav", "--language", "EN").stdout == "hello\n"
     done = run("talks/one.wav", "--language", "de")
