@@ -119,7 +119,8 @@ def _open_path(name: str) -> BinaryIO:
     except IsADirectoryError:
         raise AudioError(f"{name}: this is a folder; give the recordings in it.") from None
     except (OSError, ValueError) as error:
-        raise AudioError(f"{name}: the file cannot be opened ({error}); make it readable.") from error
+        fault = getattr(error, "strerror", error)  # without the path, which stands before it
+        raise AudioError(f"{name}: the file cannot be opened ({fault}); make it readable.") from error
 
 
 def is_address(name: str) -> bool:
@@ -137,7 +138,9 @@ def _decoded(stream: BinaryIO, name: str, sample_rate: int) -> tuple[Iterator[Sa
         file = soundfile.SoundFile(_Nameless(stream))
     except (soundfile.SoundFileError, TypeError) as error:
         if containers.available():
-            return containers.decoded_container(stream, name, sample_rate)
+            blocks, rate = containers.decoded_container(stream, name, sample_rate)
+            _check_rate(rate, name)
+            return blocks, rate
         fault = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(
             f"{name}: this is not audio that can be read ({fault}); give WAV, FLAC, Ogg or MP3, or "
@@ -168,9 +171,11 @@ def _mono_blocks(file: Any, name: str) -> Iterator[Samples]:
     import soundfile
 
     frames, count = max(1, BLOCK_VALUES // file.channels), 0
+    # Else soundfile seeks behind each read, which decodes Opus anew and fails in FLAC that does not say its length.
+    file.seekable = lambda: False
     with file:
         try:
-            while len(block := file.read(frames, dtype="float32", always_2d=True)):
+            while len(block := file.read(min(frames, file.frames - count), dtype="float32", always_2d=True)):
                 count += len(block)
                 yield block[:, 0] if file.channels == 1 else block.mean(axis=1)
         except soundfile.SoundFileError as error:

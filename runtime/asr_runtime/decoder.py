@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,16 @@ from asr_runtime.lexicon import Words, read_lexicon
 
 MOST = 150  # of what a word may gain, as natural logarithm: three times this, and the search's scale, fit in a double
 BLANKS = frozenset({"<blank>", "<blk>", "<ctc>", "<eps>", "<epsilon>", "<pad>", "[PAD]"})  # no text has these
-__all__ = ["BeamConfig", "BeamSearchDecoder", "Hypothesis", "Stream", "Word", "default_config"]
+__all__ = [
+    "BeamConfig",
+    "BeamSearchDecoder",
+    "Hypothesis",
+    "Stream",
+    "WithHotWords",
+    "Word",
+    "check_settings",
+    "default_config",
+]
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,13 @@ class BeamConfig:
         return options
 
 
+def check_settings(names: Iterable[str]) -> None:
+    """Raise DecoderError unless all are fields of BeamConfig."""
+    known = {item.name for item in fields(BeamConfig)}
+    if unknown := sorted(set(names) - known):
+        raise DecoderError(f"the beam search has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+
+
 def default_config(language_model: str | os.PathLike[str] | None = None) -> BeamConfig:
     """The settings where none are given: those of BeamConfig, but a `.scorer` package brings its own alpha and beta."""
     weights = None if language_model is None else scorer_weights(language_model)
@@ -125,6 +141,7 @@ class BeamSearchDecoder:
     tokens are phonemes, or others that do not spell words: path of lines "word<tab>token token …", or a mapping from
     a word to its pronunciation or pronunciations, like ``{"two": "T UW", "to": ["T UW", "T AH"]}``.
     config: None is `default_config(language_model)`.
+    settings: fields of BeamConfig in place of those of `config`, like ``beam_size=200``.
     Raises DecoderError when a file, a word or a hot word of the configuration cannot be used.
     """
 
@@ -136,16 +153,23 @@ class BeamSearchDecoder:
         lexicon: str | os.PathLike[str] | Words | None = None,
         blank: int | None = None,
         config: BeamConfig | None = None,
+        **settings: Any,
     ) -> None:
         if config is not None and not isinstance(config, BeamConfig):
             raise DecoderError(f"got the configuration {config!r:.80}, wanted a BeamConfig, like BeamConfig(alpha=0.8)")
         self.tokens = _check_tokens(tokens)
-        self.config = default_config(language_model) if config is None else config
+        check_settings(settings)
+        self.config = replace(default_config(language_model) if config is None else config, **settings)
         lm = None if language_model is None else os.fspath(language_model)
         words = None if lexicon is None else read_lexicon(lexicon)
         column = _blank(self.tokens) if blank is None else blank
         self._decoder = _decoder.Decoder(list(self.tokens), column, lm, words, self.config._options())
         self._decoder.check_hot_words(self._hot(None))
+        model = "no language model" if lm is None else f"{Path(lm).name} ({Path(lm).stat().st_size / 1e6:.1f} MB)"
+        self._description = f"{len(self.tokens)} tokens, {model}, beam {self.config.beam_size}"
+
+    def __repr__(self) -> str:
+        return f"<BeamSearchDecoder: {self._description}>"
 
     def decode(self, log_probs: npt.ArrayLike, *, hot_words: Mapping[str, float] | None = None) -> list[Hypothesis]:
         """Natural-log probabilities [frames, tokens] -> up to n_best texts, best first (always at least one).
@@ -190,6 +214,21 @@ class BeamSearchDecoder:
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
+class WithHotWords:
+    """Streams of a decoder with these hot words in place of its configuration's.
+
+    Several may go on at the same time. Raises DecoderError for impossible ones.
+    """
+
+    def __init__(self, decoder: BeamSearchDecoder, hot_words: Mapping[str, float]) -> None:
+        self._decoder, self._phrases = decoder, _phrases(hot_words)
+        decoder._decoder.check_hot_words(self._phrases)
+
+    def stream(self) -> Stream:
+        """See `BeamSearchDecoder.stream`."""
+        return Stream(self._decoder, self._phrases)
+
+
 class Stream:
     """One utterance in pieces: `feed` log-probabilities, look at `partial`, take `finish`."""
 
@@ -227,7 +266,9 @@ def _is_text(value: object) -> bool:
 
 def _phrases(hot_words: Mapping[str, float]) -> list[tuple[str, float]]:
     if not isinstance(hot_words, Mapping):
-        raise DecoderError(f"got hot_words {hot_words!r:.80}, wanted words or phrases with a boost each")
+        raise DecoderError(
+            f"got hot_words {hot_words!r:.80}, wanted a boost for each word or phrase, like {{'kubernetes': 8.0}}"
+        )
     phrases = []
     for phrase, boost in hot_words.items():
         if not _is_text(phrase) or not phrase.split():

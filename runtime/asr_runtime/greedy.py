@@ -26,6 +26,9 @@ class GreedyDecoder:
         self._blank = blank % len(tokens)
         self._pieces = any(token.startswith("##") for token in tokens)
 
+    def __repr__(self) -> str:
+        return f"<GreedyDecoder: {len(self._tokens)} tokens>"
+
     def decode(self, log_probs: NDArray[np.float32]) -> list[Hypothesis]:
         """The best path through `log_probs` [frames, tokens] as the only hypothesis."""
         stream = self.stream()

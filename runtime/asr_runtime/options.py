@@ -18,7 +18,9 @@ from asr_runtime.subtitles import LINE_WIDTH, LINES, Layout
 from asr_runtime.windows import WINDOW_SECONDS
 from asr_runtime.writers import FORMATS, Style
 
-HOT_WORD_BOOST = 4.0  # natural logarithm
+HOT_WORD_BOOST = 4.0  # natural logarithm; docs/decoder.md has what was measured
+SOUND_BOOST = 16.0  # of a word that says how it sounds, as the language model scores it as an unknown one
+READINGS = frozenset({"json", "jsonl", "verbose_json"})  # formats that have other readings
 TRUE_OR_FALSE = {"--verbose": "-v", "--word-timestamps": None}  # Whisper's words that take True or False
 
 EXIT_CODES = (
@@ -56,6 +58,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("at most one of --greedy, --no-lm and --lm makes sense")
     if options.greedy and (options.hotword or options.hotwords_file or options.n_best):
         parser.error("--greedy has neither hot words nor other readings; leave it out, or them")
+    if (options.n_best or 1) > 1 and not READINGS.intersection(options.format):
+        parser.error(f"--n-best shows in {', '.join(sorted(READINGS))} alone; give one as --format, or leave it out")
     if options.files.count("-") > 1:
         parser.error("standard input can be read only once; give - once")
     if bool(options.output) + bool(options.output_dir) + options.beside > 1:
@@ -115,10 +119,10 @@ def raw_format(options: argparse.Namespace) -> RawFormat | None:
 
 
 def _hot_word(text: str) -> tuple[str, float]:
-    """PHRASE or PHRASE:BOOST."""
+    """PHRASE or PHRASE:BOOST, PHRASE=SOUND or PHRASE=SOUND:BOOST."""
     phrase, colon, boost = text.rpartition(":")
     if not colon:
-        return text, HOT_WORD_BOOST
+        return text, SOUND_BOOST if "=" in text else HOT_WORD_BOOST
     try:
         return phrase, float(boost)
     except ValueError:
@@ -283,8 +287,9 @@ def _search_options(group: argparse._ArgumentGroup) -> None:
         "--hotword",
         action="append",
         default=[],
-        metavar="PHRASE[:BOOST]",
-        help=f"expect it; may be repeated (boost: natural logarithm, {HOT_WORD_BOOST:g} by default)",
+        metavar="PHRASE[=SOUND][:BOOST]",
+        help=f"expect it; may be repeated (boost: natural logarithm, {HOT_WORD_BOOST:g} by default, {SOUND_BOOST:g} "
+        "where it says how it sounds)",
     )
     add("--hotwords-file", metavar="FILE", help="hot words, one a line")
 

@@ -103,6 +103,8 @@ class FileForEach:
     """Files with the names of their recordings, in a folder or beside these."""
 
     def __init__(self, place: Destination) -> None:
+        if place.folder and place.folder.exists() and not place.folder.is_dir():
+            raise AsrError(f"{place.folder}: this is a file where a folder for the texts is wanted; give another.")
         self._place = place
         self._claimed: dict[Path, str] = {}
 

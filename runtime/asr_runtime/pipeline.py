@@ -72,6 +72,7 @@ class Job(Generic[T]):
     """A recording on its way; `outcome` becomes its hypotheses or its error, `samples` counts what was read."""
 
     recording: T
+    decoder: Decoder
     samples: int = 0
     outcome: Future[list[Hypothesis]] = field(default_factory=Future)
     _parts: dict[int, list[Hypothesis]] = field(default_factory=dict)  # by the frame where they begin
@@ -170,13 +171,17 @@ class Pipeline(Generic[T]):
         self._batch_size, self._batch_samples, self._threads = batch_size, batch_samples, threads
         self._padding, self._voice, self._lock = padding, voice, threading.Lock()
 
-    def run(self, recordings: Iterable[T]) -> Iterator[Job[T]]:
-        """The jobs, each with its outcome, in the order of `recordings`, which are taken as they are needed."""
+    def run(self, recordings: Iterable[T], decoder: Decoder | None = None) -> Iterator[Job[T]]:
+        """The jobs, each with its outcome, in the order of `recordings`, which are taken as they are needed.
+
+        `decoder` takes the pipeline's place for these.
+        """
         workers = ThreadPoolExecutor(self._threads, thread_name_prefix="asr")
         jobs: deque[Job[T]] = deque()
         under_way: deque[Future[None]] = deque()
         try:
-            for batch in self._batches(self._read_ahead(recordings, jobs, workers)):
+            begun = (Job(recording, decoder or self._decoder) for recording in recordings)
+            for batch in self._batches(self._read_ahead(begun, jobs, workers)):
                 if batch:
                     under_way.append(workers.submit(self._infer, batch))
                 while len(under_way) > self._threads:
@@ -190,12 +195,11 @@ class Pipeline(Generic[T]):
             workers.shutdown(wait=False, cancel_futures=True)
 
     def _read_ahead(
-        self, recordings: Iterable[T], jobs: deque[Job[T]], workers: ThreadPoolExecutor
+        self, begun: Iterable[Job[T]], jobs: deque[Job[T]], workers: ThreadPoolExecutor
     ) -> Iterator[Window[T] | None]:
         """The windows of all recordings in order; those of the next recordings are being read meanwhile."""
         reading: deque[Iterator[Window[T] | None]] = deque()
-        for recording in recordings:
-            job = Job(recording)
+        for job in begun:
             jobs.append(job)
             reading.append(self._job_windows(job, workers))
             if len(reading) > self._batch_size + self._threads:
@@ -228,7 +232,7 @@ class Pipeline(Generic[T]):
         count = 0
         for count, segment in enumerate(self._segments(job), 1):  # noqa: B007 (used behind the loop)
             held: Window[T] | None = None
-            decoding = Decoding(self._windows, self._decoder, segment.begin)
+            decoding = Decoding(self._windows, job.decoder, segment.begin)
             for number, samples in enumerate(self._windows.cut(segment.blocks)):
                 if held:
                     yield held
@@ -237,7 +241,7 @@ class Pipeline(Generic[T]):
                 held.last = True
                 yield held
         if not count:  # nobody speaks
-            job.heard(0, self._decoder.stream().finish())
+            job.heard(0, job.decoder.stream().finish())
         job.read(count or 1)
 
     def _segments(self, job: Job[T]) -> Iterator[Segment]:

@@ -87,7 +87,7 @@ class Report:
                 f"inference {seconds.inference:.3f}, decode {seconds.decode:.3f}",
                 file=sys.stderr,
             )
-        if not self._quiet:
+        if seconds.audio and not self._quiet:
             engine, threads = self._recognizer.engine, self._recognizer.threads
             where = f"{engine.device} ({engine.description}), {threads} thread{'s' * (threads > 1)}"
             print(f"{_account(seconds.audio, perf_counter() - self._begin)}, {where}", file=sys.stderr)

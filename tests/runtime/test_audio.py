@@ -205,6 +205,15 @@ def test_a_wav_written_into_a_pipe_does_not_know_its_length() -> None:
     np.testing.assert_allclose(read_audio(bytes(content), RATE), tone(), atol=1e-4)
 
 
+def test_a_flac_written_into_a_pipe_does_not_know_its_length() -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, tone(), RATE, format="FLAC")
+    content = bytearray(stream.getvalue())
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    content[22:26] = bytes(4)
+    np.testing.assert_allclose(read_audio(bytes(content), RATE), tone(), atol=1e-4)
+
+
 CONTAINERS = {
     format: soundfile.write(stream := io.BytesIO(), tone(0.5), RATE, format=format) or stream.getvalue()
     for format in ("WAV", "FLAC", "OGG", "MP3", "AIFF")
@@ -225,6 +234,13 @@ def test_a_damaged_file_is_refused_or_read(data: st.DataObject, format: str) -> 
     else:
         assert samples.dtype == np.float32
         assert np.isfinite(samples).all()
+
+
+def test_a_damaged_flac_that_pyav_gives_no_sample_rate() -> None:
+    pytest.importorskip("av", reason="PyAV is not installed; pip install 'asr-deploy[video]'")
+    content = bytearray(CONTAINERS["FLAC"])
+    content[10], content[45] = 0, 41
+    refused(bytes(content), "the sample rate is 0 hertz")
 
 
 class FailingDisk(io.BytesIO):

@@ -88,6 +88,16 @@ def test_broken_files_are_a_line_each_and_the_others_come_out(run: Run, recordin
     assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [["asr-run", name] for name in broken]
 
 
+def test_where_nothing_was_heard_the_error_is_all(run: Run) -> None:
+    long = "x" * 300
+    for name, fault in (("absent.wav", "there is no such file"), (long, "the file cannot be opened (File name too")):
+        done = run(name)
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"asr-run: {name}: {fault}")
+        assert line.count(name) == 1
+
+
 def test_beam_search_and_its_settings(tone_bundle: Path, arpa: Path, cat_or_cut: np.ndarray, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "c.wav", cat_or_cut, 16000, subtype="FLOAT")
 

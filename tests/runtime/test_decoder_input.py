@@ -232,6 +232,14 @@ def test_many_equal_weights_leave_room_for_heavier_ones() -> None:
     assert BeamSearchDecoder(TOKENS, config=BeamConfig(beam_size=8)).decode(log_probs)[0].text == "cut"
 
 
+def test_settings_may_be_given_by_their_names() -> None:
+    decoder = BeamSearchDecoder(["a", ""], config=BeamConfig(beam_size=5, n_best=2), beam_size=7)
+    assert decoder.config == BeamConfig(beam_size=7, n_best=2)
+    assert repr(decoder) == "<BeamSearchDecoder: 2 tokens, no language model, beam 7>"
+    with pytest.raises(DecoderError, match="the beam search has no setting 'beam_width'; it has alpha, beam_size"):
+        BeamSearchDecoder(["a", ""], beam_width=7)
+
+
 def test_a_configuration_of_another_type_is_refused() -> None:
     with pytest.raises(DecoderError, match=r"wanted a BeamConfig, like BeamConfig\(alpha=0.8\)"):
         BeamSearchDecoder(["a", ""], config={"beam_size": 5})  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Engines: the signature is checked, padding changes nothing, and no device is taken for another."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,7 +115,16 @@ def test_without_onnx_runtime_it_says_what_to_install(tone_bundle: Path) -> None
         "except EngineError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tone_bundle)], capture_output=True, text=True, check=True)
-    assert "pip install asr-deploy[cpu]" in done.stdout
+    assert "pip install 'asr-deploy[cpu]'" in done.stdout
+
+
+def test_an_interrupt_while_onnx_runtime_is_imported_stays_one(tone_bundle: Path, tmp_path: Path) -> None:
+    """Compiled modules turn it into ImportError."""
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()")
+    code = "import sys, asr_runtime\ntry: asr_runtime.load(sys.argv[1])\nexcept KeyboardInterrupt: print('interrupted')"
+    command, environment = [sys.executable, "-c", code, str(tone_bundle)], {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout == "interrupted\n"
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

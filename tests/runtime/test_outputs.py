@@ -73,6 +73,13 @@ def test_beside_each_recording_and_nothing_is_replaced(run: Run, talks: Path) ->
     assert json.loads((talks / "one.json").read_text())["text"] == "hello"
 
 
+def test_a_file_in_place_of_the_folder_is_said_at_once(run: Run, talks: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").touch()
+    done = run(talks, "--output-dir", "texts")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("asr-run: texts: this is a file where a folder for the texts is wanted; give another.\n")
+
+
 def test_two_recordings_never_share_a_file(run: Run, talks: Path, spell: Spell, tmp_path: Path) -> None:
     soundfile.write(talks / "one.flac", spell("other"), 16000)
     done = run("talks/one.wav", "talks/one.flac", "-o", "texts/", "-q")
@@ -184,6 +191,8 @@ def test_words_of_whisper_mean_the_same() -> None:
         "a.wav --greedy --hotword cat",
         "a.wav --greedy --n-best 3",
         "a.wav --n-best 0",
+        "a.wav --n-best 2",
+        "a.wav --n-best 2 -f srt,txt -o out/",
         "a.wav --task translate",
         "a.wav --max-batch-seconds nan",
         "a.wav --threads 1e3",
@@ -206,10 +215,18 @@ def test_an_output_that_is_a_folder_is_one(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_search_are_those_of_the_decoder() -> None:
-    options = parse(["a", "--beam-size", "7", "--alpha", "0.5", "--beta", "-1", "--n-best", "2", "--hotword", "x y:2"])
+    options = parse(
+        ["a", "--beam-size", "7", "--alpha", "0.5", "--beta", "-1", "--hotword", "x y:2", "--n-best", "2", "-f", "json"]
+    )
     assert BeamConfig(**search_settings(options)) == BeamConfig(
         beam_size=7, alpha=0.5, beta=-1.0, n_best=2, hot_words={"x y": 2.0}
     )
+
+
+def test_a_word_that_says_how_it_sounds_has_a_higher_boost_by_default() -> None:
+    words = ["cat", "kubernetes=cooper net ease", "layla=lay la:3"]
+    options = parse(["a", *(argument for word in words for argument in ("--hotword", word))])
+    assert search_settings(options)["hot_words"] == dict(zip(words[:2], (4.0, 16.0), strict=True)) | {"layla=lay la": 3}
 
 
 def test_another_language_is_refused(run: Run, talks: Path) -> None:

@@ -122,6 +122,41 @@ def test_the_language_model_decides_what_is_hard_to_hear(
     assert heard(with_model, greedy=True) == "cut"
 
 
+def test_hot_words_of_a_call_are_its_own(tone_bundle: Path, cat_or_cut: np.ndarray) -> None:
+    recognizer = asr_runtime.load(tone_bundle, threads=2, hot_words={"cot": 30.0})
+    expected = recognizer.transcribe(cat_or_cut, 16000).text
+    heard: dict[str, set[str]] = {"cat": set(), "cut": set()}
+
+    def work(word: str) -> None:
+        for transcript in recognizer.transcribe([(cat_or_cut, 16000)] * 5, hot_words={word: 30.0}):
+            heard[word].add(transcript.text)
+
+    workers = [threading.Thread(target=work, args=(word,)) for word in heard]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert heard == {"cat": {"cat"}, "cut": {"cut"}}
+    assert recognizer.transcribe(cat_or_cut, 16000).text == expected
+    (result,) = recognizer.results([(cat_or_cut, 16000)], hot_words={})
+    assert isinstance(result, Transcript)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_impossible_hot_words_of_a_call_are_refused_at_once(tone_bundle: Path, greedy: bool) -> None:
+    recognizer = asr_runtime.load(tone_bundle, greedy=greedy)
+    wrong = {"cat": 4.0} if greedy else ["cat"]
+    with pytest.raises(DecoderError, match="without greedy" if greedy else "a boost for each word"):
+        recognizer.transcribe(iter([]), hot_words=wrong)  # type: ignore[arg-type]
+
+
+def test_a_recognizer_says_what_it_is(tone_bundle: Path, arpa: Path) -> None:
+    said = repr(asr_runtime.load(tone_bundle, threads=1, language_model=arpa, beam_size=7))
+    assert said.startswith("<Recognizer tones: cpu (ONNX Runtime ")
+    assert f"1 thread, <BeamSearchDecoder: 29 tokens, {arpa.name} (0.0 MB), beam 7>" in said
+    assert "<GreedyDecoder: 29 tokens>" in repr(asr_runtime.load(tone_bundle, greedy=True))
+
+
 @pytest.fixture
 def spoken_bundle(tone_bundle: Path, tmp_path: Path) -> Path:
     """Its letters are taken for phonemes."""

@@ -30,7 +30,7 @@ OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",  # by default each new shape tries all algorithms, for seconds
     "cudnn_conv_use_max_workspace": "1",
 }
-INSTALL = "run `pip uninstall -y onnxruntime onnxruntime-gpu` and `pip install asr-deploy[gpu]`"
+INSTALL = "run `pip uninstall -y onnxruntime onnxruntime-gpu` and `pip install 'asr-deploy[gpu]'`"
 
 
 class CudaEngine:

@@ -109,9 +109,11 @@ def new_session(
     try:
         import onnxruntime
     except ImportError as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         absent = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
         fault = "is not installed" if absent else "cannot be imported"
-        raise EngineError(f"ONNX Runtime {fault} ({error}); run `pip install asr-deploy[cpu]`.") from error
+        raise EngineError(f"ONNX Runtime {fault} ({error}); run `pip install 'asr-deploy[cpu]'`.") from error
     prepare(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -126,6 +128,13 @@ def new_session(
     except Exception as error:  # see above
         raise EngineError(f"{model.name}: ONNX Runtime cannot load this model ({_first_line(error)}).") from error
     return session, onnxruntime
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: compiled modules turn one during their import into ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def check_model(session: Any, bundle: Bundle) -> None:

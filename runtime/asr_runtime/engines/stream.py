@@ -19,7 +19,7 @@ def cuda_runtime() -> Any:
         from cuda.bindings import runtime
     except ImportError as error:
         raise EngineError(
-            f"the package cuda-bindings cannot be imported ({error}); run `pip install asr-deploy[tensorrt]`."
+            f"the package cuda-bindings cannot be imported ({error}); run `pip install 'asr-deploy[tensorrt]'`."
         ) from error
     return runtime
 
