@@ -205,8 +205,9 @@ class PrefixBeamSearch {
   void append_text(uint32_t token, std::string* text) const;
   std::string text_of_prefix(uint32_t node) const;
   uint32_t last_spelling(const Final& final) const;
-  std::vector<uint32_t> words_of(const Final& final) const;
-  std::vector<uint32_t> path_to(uint32_t node, bool tokens) const;
+  std::vector<uint32_t> words_of(const Final& final, uint32_t stem = kRoot) const;
+  std::vector<uint32_t> path_to(uint32_t node, bool tokens, uint32_t stem = kRoot) const;
+  uint32_t common(uint32_t a, uint32_t b) const;
   Result trace(const Final& final, Ending ending) const;
   void set_scores(const std::vector<uint32_t>& path, const Final& final, Ending ending, Result* result) const;
   void set_confidences(const std::vector<Final>& all, const Final& best, Result* result) const;

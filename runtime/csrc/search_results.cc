@@ -122,20 +122,35 @@ std::vector<PrefixBeamSearch::Final> PrefixBeamSearch::finals(Ending ending) con
   return all;
 }
 
-// Where words are pronounced, or tokens have several letters, the same text may stand on different tokens.
+// Where words are pronounced, or tokens have several letters, the same text may stand on different tokens. Behind the
+// prefix that all have in common only: a recording of ten hours has as many words for each of hundreds of texts.
 void PrefixBeamSearch::number_texts(std::vector<Final>* all) const {
+  if (all->empty()) return;
+  uint32_t stem = beam_[all->front().slot].node;
+  for (const Final& final : *all) stem = common(stem, beam_[final.slot].node);
+  const std::string before = model_.pronunciations ? "" : text_of_prefix(stem);
   std::map<std::vector<uint32_t>, uint32_t> of_words;
   std::map<std::string, uint32_t> of_texts;
   for (Final& final : *all) {
     const auto number = static_cast<uint32_t>(of_words.size() + of_texts.size());
     if (model_.pronunciations) {
-      final.text = of_words.emplace(words_of(final), number).first->second;
+      final.text = of_words.emplace(words_of(final, stem), number).first->second;
     } else {
-      std::string text = text_of_prefix(beam_[final.slot].node);
+      std::string text(before, before.empty() ? 0 : before.size() - 1);  // whether a space has to follow
+      for (const uint32_t token : path_to(beam_[final.slot].node, true, stem)) append_text(token, &text);
       if (!text.empty() && text.back() == ' ') text.pop_back();
       final.text = of_texts.emplace(std::move(text), number).first->second;
     }
   }
+}
+
+// The longest prefix of both.
+uint32_t PrefixBeamSearch::common(uint32_t a, uint32_t b) const {
+  while (a != b) {
+    uint32_t& longer = nodes_[a].depth >= nodes_[b].depth ? a : b;
+    longer = nodes_[longer].parent;
+  }
+  return a;
 }
 
 void PrefixBeamSearch::append_text(uint32_t index, std::string* text) const {
@@ -174,21 +189,21 @@ void PrefixBeamSearch::add_up(std::vector<Final>* all) const {
   });
 }
 
-// The numbers of a text's words.
-std::vector<uint32_t> PrefixBeamSearch::words_of(const Final& final) const {
+// The numbers of a text's words, behind a prefix of it.
+std::vector<uint32_t> PrefixBeamSearch::words_of(const Final& final, uint32_t stem) const {
   std::vector<uint32_t> words;
   if (final.word != kNone) words.push_back(final.word);
-  for (uint32_t node = beam_[final.slot].node; node != kRoot; node = nodes_[node].parent) {
+  for (uint32_t node = beam_[final.slot].node; node != stem; node = nodes_[node].parent) {
     if (nodes_[node].closed_word != kNone) words.push_back(nodes_[node].closed_word);
   }
   std::reverse(words.begin(), words.end());
   return words;
 }
 
-// Root to prefix: nodes, or their tokens.
-std::vector<uint32_t> PrefixBeamSearch::path_to(uint32_t node, bool tokens) const {
+// From the root, or a prefix of it, to a prefix: nodes, or their tokens.
+std::vector<uint32_t> PrefixBeamSearch::path_to(uint32_t node, bool tokens, uint32_t stem) const {
   std::vector<uint32_t> path;
-  for (; node != kRoot; node = nodes_[node].parent) path.push_back(tokens ? nodes_[node].token : node);
+  for (; node != stem; node = nodes_[node].parent) path.push_back(tokens ? nodes_[node].token : node);
   std::reverse(path.begin(), path.end());
   return path;
 }

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -310,3 +312,30 @@ def test_impossible_pronunciations_are_refused() -> None:
         BeamSearchDecoder(["T", "UW", ""], lexicon={"two": "T UW"})
     with pytest.raises(DecoderError, match="unknown_word_penalty"):
         BeamSearchDecoder(TOKENS, lexicon=LEXICON, config=BeamConfig(unknown_word_penalty=-3))
+
+
+# In a process of its own: a peak of memory never goes down.
+LONG = """
+import resource, numpy as np
+from asr_runtime import BeamSearchDecoder
+random = np.random.default_rng(0)
+stream = BeamSearchDecoder(
+    [*"abcdefgh", " ", ""], lexicon={word: word.lower() for word in "ABCDEFGH"}, beam_size=200, beam_threshold=40
+).stream()
+for _ in range(100):
+    log_probs = random.normal(size=(1000, 10))
+    log_probs[::2, 8] += 20
+    log_probs[1::2, 8] -= 20
+    log_probs[:, 9] -= 20
+    stream.feed(log_probs - np.logaddexp.reduce(log_probs, 1, keepdims=True))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+words = len(stream.finish()[0].words)
+print(words, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_the_texts_of_a_long_recording_share_what_they_begin_with() -> None:
+    ended = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=60, check=True)
+    words, megabytes = map(int, ended.stdout.split())
+    assert words == 50_000
+    assert megabytes < 8  # 4, and 12 where each text had all of its words
