@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_training.denominator import Bigram, denominator
+from asr_training.denominator import Trigram, denominator
 from asr_training.learner import ctc_loss
 
 TOKENS = 2
@@ -20,33 +20,39 @@ def log_probabilities(seed: int, batch: int, frames: int, tokens: int = TOKENS) 
     return (2 * torch.randn(batch, frames, tokens + 1, generator=generator)).log_softmax(-1)
 
 
-def of_text(bigram: Bigram, labels: list[int]) -> float:
-    """The bigram's probability of a text, from the moves out of the blank, which all tokens may follow."""
-    before, likely = bigram.tokens, 1.0
+def of_text(trigram: Trigram, labels: list[int]) -> float:
+    """The trigram's probability of a text."""
+    before, last, likely = trigram.tokens, trigram.tokens, 1.0
     for label in labels:
-        likely *= float(bigram.moves[bigram.tokens + 1 + before, label])
-        before = label
-    return likely * float(bigram.ends[before])
+        likely *= float(trigram.follow[last, before, label])
+        before, last = last, label
+    return likely * float(trigram.ends[before, last])
+
+
+def test_every_text_of_two_tokens_before_goes_on_or_ends() -> None:
+    trigram = Trigram(TEXTS, TOKENS)
+    torch.testing.assert_close(trigram.follow.sum(2) + trigram.ends.T, torch.ones(TOKENS + 1, TOKENS + 1))
+    assert trigram.follow[1, 0, 1] > trigram.follow[0, 0, 1]  # "0 1 1" was seen, "0 0 1" was not
 
 
 @given(seed=st.integers(0, 1000), frames=st.lists(st.integers(1, 4), min_size=1, max_size=3))
 @settings(max_examples=20, deadline=None)
 def test_it_is_the_sum_over_all_texts_and_their_paths(seed: int, frames: list[int]) -> None:
-    bigram = Bigram(TEXTS, TOKENS)
+    trigram = Trigram(TEXTS, TOKENS)
     log_probs = log_probabilities(seed, len(frames), max(frames))
-    totals = denominator(log_probs, torch.tensor(frames), bigram)
+    totals = denominator(log_probs, torch.tensor(frames), trigram)
     for item, length in enumerate(frames):
         likely = 0.0
         for path in itertools.product(range(TOKENS + 1), repeat=length):
             labels = [token for token, _ in itertools.groupby(path) if token != TOKENS]
-            likely += of_text(bigram, labels) * math.exp(sum(float(log_probs[item, t, k]) for t, k in enumerate(path)))
+            likely += of_text(trigram, labels) * math.exp(sum(float(log_probs[item, t, k]) for t, k in enumerate(path)))
         assert abs(float(totals[item]) - math.log(likely)) < 1e-4
 
 
 def test_its_gradient_is_that_of_small_changes_and_none_where_frames_are_padding() -> None:
-    bigram, frames = Bigram(TEXTS, TOKENS), torch.tensor([5, 2])
+    trigram, frames = Trigram(TEXTS, TOKENS), torch.tensor([5, 2])
     log_probs = log_probabilities(3, 2, 5).requires_grad_()
-    denominator(log_probs, frames, bigram).sum().backward()
+    denominator(log_probs, frames, trigram).sum().backward()
     assert log_probs.grad is not None
     assert not log_probs.grad[1, 2:].any()
     torch.testing.assert_close(log_probs.grad[0].sum(1), torch.ones(5))  # each frame is in one token or the blank
@@ -54,21 +60,21 @@ def test_its_gradient_is_that_of_small_changes_and_none_where_frames_are_padding
         step = torch.zeros_like(log_probs)
         step[place] = 1e-2
         with torch.no_grad():
-            rise = denominator(log_probs + step, frames, bigram) - denominator(log_probs - step, frames, bigram)
+            rise = denominator(log_probs + step, frames, trigram) - denominator(log_probs - step, frames, trigram)
         assert abs(float(rise.sum()) / 2e-2 - float(log_probs.grad[place])) < 1e-3
 
 
 def test_no_text_is_likelier_than_all_of_them() -> None:
-    bigram, log_probs = Bigram(TEXTS, TOKENS), log_probabilities(5, 1, 6)
-    total = float(denominator(log_probs, torch.tensor([6]), bigram))
+    trigram, log_probs = Trigram(TEXTS, TOKENS), log_probabilities(5, 1, 6)
+    total = float(denominator(log_probs, torch.tensor([6]), trigram))
     labels = torch.tensor([0, 1])
-    one = -float(ctc_loss(log_probs, torch.tensor([6]), labels, torch.tensor([2]))) + math.log(of_text(bigram, [0, 1]))
+    one = -float(ctc_loss(log_probs, torch.tensor([6]), labels, torch.tensor([2]))) + math.log(of_text(trigram, [0, 1]))
     assert one < total < 0
 
 
 def test_long_and_certain_recordings_stay_finite() -> None:
     log_probs = (log_probabilities(1, 1, 3000, 40) * 30).log_softmax(-1).requires_grad_()
-    total = denominator(log_probs, torch.tensor([3000]), Bigram([np.arange(40)], 40))
+    total = denominator(log_probs, torch.tensor([3000]), Trigram([np.arange(40)], 40))
     total.sum().backward()
     assert log_probs.grad is not None
     assert torch.isfinite(total).all() and torch.isfinite(log_probs.grad).all()

@@ -187,6 +187,24 @@ def vary_command(
     )
 
 
+@app.command("splice")
+def splice_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, which finds the words.")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the new recordings and spliced.jsonl.")],
+    pronunciations: Annotated[str, typer.Option(help="Of the words, for a model that learnt phonemes.")] = "",
+    times: Annotated[float, typer.Option(min=0.01, help="How much audio to make, as a multiple of what there is.")] = 1,
+    seed: int = 1,
+) -> None:
+    """Put the words of recordings together anew, speaker by speaker, as training data."""
+    from asr_training.checkpoint import load_checkpoint
+    from asr_training.splice import splice
+
+    loaded = load_checkpoint(checkpoint)
+    made = splice(loaded, manifest, out, pronunciations=pronunciations, times=times, seed=seed)
+    typer.echo(f"{made} recordings in {out / 'spliced.jsonl'}")
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one sentence, not a traceback."""
     try:

@@ -1,10 +1,10 @@
 """How likely any text at all is: what lattice-free maximum mutual information takes off the CTC loss.
 
 CTC makes the right text likely. Maximum mutual information makes it more likely than the others, each weighed by a
-bigram of tokens, so that the model need not learn which tokens follow each other: the language model knows (Povey et
+trigram of tokens, so that the model need not learn which tokens follow each other: the language model knows (Povey et
 al. 2016, "Purely sequence-trained neural networks for ASR based on lattice-free MMI"; with CTC's topology as in Hadian
 et al. 2018, "End-to-end speech recognition using lattice-free MMI"). The sum over all texts is a forward-backward pass
-over two states for each token, in it and in the blank behind it.
+over two states for each pair of tokens: in its second one, and in the blank behind that.
 """
 
 from __future__ import annotations
@@ -15,91 +15,111 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SMOOTHING = 0.05  # share of a bigram's probability that comes from the token's own frequency
 
+class Trigram:
+    """Probabilities of the tokens of texts, by the two before; the blank is no token of a text.
 
-class Bigram:
-    """Probabilities of the tokens of texts, by the token before; the blank is no token of a text.
-
-    `moves` float32 [2 · (tokens + 1), the same] is how likely a state is to follow another, with states
-    (in a token, the last being none yet; in the blank behind it), `ends` float32 [2 · (tokens + 1)] how likely a text
-    ends in one. States in a token may stay, and go to another token, or to the same one through the blank alone.
+    `follow` float32 [tokens + 1, tokens + 1, tokens + 1] is that of a token (last index) behind another (first) with
+    one before that (second), where index `tokens` is none: no token yet. `ends` float32 [tokens + 1, tokens + 1] is
+    that of a text to end, by the token before the last and the last. Those of less context smooth them (Witten and
+    Bell 1991).
     """
 
     def __init__(self, texts: Iterable[np.ndarray], tokens: int) -> None:
-        start = end = tokens  # a row and a column of their own
-        counts = np.zeros((tokens + 1, tokens + 1))
+        none = tokens  # the begin and the end of a text
+        counts = np.zeros((tokens + 1, tokens + 1, tokens + 1))
         for labels in texts:
             if len(labels):
-                np.add.at(counts, (np.r_[start, labels], np.r_[labels, end]), 1)
-        single = (counts.sum(0) + 0.5) / (counts.sum() + 0.5 * (tokens + 1))
-        rows = counts.sum(1, keepdims=True)
-        share = np.where(rows > 0, SMOOTHING, 1.0)
-        follow = (1 - share) * counts / np.maximum(rows, 1) + share * single
-        to_token, ends = follow.copy(), follow[:, end]
-        to_token[:, end] = 0  # no frame is in the token that is none
-        same = np.eye(tokens + 1)
-        from_token = np.hstack([to_token * (1 - same) + same, same])
-        from_blank = np.hstack([to_token, same])
+                np.add.at(counts, (np.r_[none, labels], np.r_[none, none, labels[:-1]], np.r_[labels, none]), 1)
+        one = counts.sum((0, 1))
+        follow = smoothed(counts, smoothed(counts.sum(1), (one + 0.5) / (one + 0.5).sum())[:, None])
         self.tokens = tokens
-        self.moves = torch.from_numpy(np.vstack([from_token, from_blank]).astype(np.float32))
-        self.ends = torch.from_numpy(np.r_[ends, ends].astype(np.float32))
+        self.ends = torch.from_numpy(follow[:, :, none].T.astype(np.float32))
+        follow[:, :, none] = 0  # no frame is in the token that is none
+        self.follow = torch.from_numpy(follow.astype(np.float32))
+
+    @property
+    def moves(self) -> Tensor:
+        """Probabilities of the moves to another token, float32 [tokens + 1, 2 · (tokens + 1), tokens + 1].
+
+        Like `follow`, for states in a token, which the same one follows through the blank alone, and behind it.
+        """
+        from_token = self.follow.clone()
+        from_token.diagonal(dim1=0, dim2=2).zero_()
+        return torch.cat([from_token, self.follow], 1)
 
 
-def denominator(log_probs: Tensor, frames: Tensor, bigram: Bigram) -> Tensor:
+def smoothed(counts: np.ndarray, less: np.ndarray) -> np.ndarray:
+    """Probabilities from counts [..., next], to which those with `less` context add by how many tokens they share."""
+    kinds = np.maximum(1, (counts > 0).sum(-1, keepdims=True))
+    share = (counts + kinds * less) / (counts.sum(-1, keepdims=True) + kinds)
+    return np.asarray(share)
+
+
+def denominator(log_probs: Tensor, frames: Tensor, trigram: Trigram) -> Tensor:
     """Log-likelihood of all texts together, natural log, float32 [batch].
 
     Takes log-probabilities float32 [batch, frames, tokens + 1], the blank last, and int64 [batch] of frames, each at
     least 1.
     """
-    total: Tensor = Total.apply(log_probs, frames, bigram)  # type: ignore[no-untyped-call]
+    total: Tensor = Total.apply(log_probs, frames, trigram)  # type: ignore[no-untyped-call]
     return total
 
 
 class Total(torch.autograd.Function):
-    """The forward pass; its gradient, from the backward pass, is how much each token is in use at each frame."""
+    """The forward pass; its gradient, from the backward pass, is how much each token is in use at each frame.
+
+    States are [in the token or in the blank behind it, token before, batch, token].
+    """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, log_probs: Tensor, frames: Tensor, bigram: Bigram) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, log_probs: Tensor, frames: Tensor, trigram: Trigram
+    ) -> Tensor:
         """Take and return what `denominator` does."""
-        batch, longest, _ = log_probs.shape
-        moves, ends = bigram.moves.to(log_probs.device), bigram.ends.to(log_probs.device)
-        emitted = emissions(log_probs.detach(), bigram.tokens)
-        inside = (torch.arange(longest, device=frames.device)[None] < frames[:, None]).unbind(1)
-        state = log_probs.new_zeros(batch, 2 * bigram.tokens + 2)
-        state[:, -1] = 1  # in the blank behind no token
-        states, scales = [], []
+        batch, longest, tokens = log_probs.shape
+        moves, ends = trigram.moves.to(log_probs.device), trigram.ends.to(log_probs.device)
+        emitted = log_probs.detach().exp().transpose(0, 1)
+        blank = emitted[:, :, -1:].clone()
+        token = emitted.contiguous()
+        token[:, :, -1] = 0  # the token that is none
+        inside = (torch.arange(longest, device=frames.device)[:, None] < frames)[..., None]
+        everyone = inside.all(1)[:, 0].tolist()
+        states = log_probs.new_empty(longest + 1, 2, tokens, batch, tokens)
+        states[0] = 0
+        states[0, 1, -1, :, -1] = 1  # behind no token
+        scales = []
         for t in range(longest):
-            following = (state @ moves) * emitted[:, t]
-            scale = torch.where(inside[t], following.sum(1), 1.0)
-            state = torch.where(inside[t][:, None], following / scale[:, None], state)
-            states.append(state)
+            state, following = states[t], states[t + 1]
+            moved = torch.bmm(state.view(2 * tokens, batch, tokens).permute(2, 1, 0).contiguous(), moves)
+            torch.mul(moved.add_(state[0]), token[t], out=following[0])
+            torch.mul(state[0] + state[1], blank[t], out=following[1])
+            scale = torch.where(inside[t], following.sum((0, 1, 3))[:, None], 1.0)
+            following /= scale
+            if not everyone[t]:
+                following.copy_(torch.where(inside[t], following, state))
             scales.append(scale)
-        last = state @ ends
-        ctx.states, ctx.scales, ctx.inside, ctx.emitted = states, scales, inside, emitted  # type: ignore[attr-defined]
-        ctx.last, ctx.bigram = last, bigram  # type: ignore[attr-defined]
-        return torch.stack(scales).log().sum(0) + last.log()
+        last = (states[-1].sum(0) * ends[:, None]).sum((0, 2))
+        ctx.scales, ctx.inside, ctx.token, ctx.blank = scales, inside, token, blank  # type: ignore[attr-defined]
+        ctx.states, ctx.last, ctx.moves, ctx.ends = states, last, moves, ends  # type: ignore[attr-defined]
+        ctx.everyone = everyone  # type: ignore[attr-defined]
+        return torch.cat(scales, 1).log().sum(1) + last.log()
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of the log-probabilities."""
-        states, scales, inside, emitted = ctx.states, ctx.scales, ctx.inside, ctx.emitted  # type: ignore[attr-defined]
-        bigram, tokens = ctx.bigram, ctx.bigram.tokens  # type: ignore[attr-defined]
-        backwards = bigram.moves.to(grad.device).t().contiguous()
-        rest = bigram.ends.to(grad.device)[None] / ctx.last[:, None]  # type: ignore[attr-defined]
-        used = []
-        for t in reversed(range(len(states))):
-            used.append(states[t] * rest * inside[t][:, None])
-            earlier = (rest * emitted[:, t] / scales[t][:, None]) @ backwards
-            rest = torch.where(inside[t][:, None], earlier, rest)
-        every = torch.stack(used[::-1], 1)
-        blank = every[:, :, tokens + 1 :].sum(2, keepdim=True)
-        return torch.cat([every[:, :, :tokens], blank], 2) * grad[:, None, None], None, None
-
-
-def emissions(log_probs: Tensor, tokens: int) -> Tensor:
-    """The probability of each state's token at each frame, [batch, frames, 2 · (tokens + 1)]."""
-    probabilities = log_probs.exp()
-    none = torch.zeros_like(probabilities[:, :, :1])
-    blank = probabilities[:, :, tokens:].expand(-1, -1, tokens + 1)
-    return torch.cat([probabilities[:, :, :tokens], none, blank], 2)
+        scales, inside, token, blank = ctx.scales, ctx.inside, ctx.token, ctx.blank  # type: ignore[attr-defined]
+        states, last, ends = ctx.states, ctx.last, ctx.ends  # type: ignore[attr-defined]
+        everyone, backwards = ctx.everyone, ctx.moves.transpose(1, 2).contiguous()  # type: ignore[attr-defined]
+        rest = (ends[:, None] / last[:, None]).expand_as(states[0])
+        used = torch.empty_like(token)
+        for t in reversed(range(len(scales))):
+            both = (states[t + 1] * rest).sum(1) * inside[t]
+            used[t] = both[0]
+            used[t, :, -1] = both[1].sum(1)
+            inner, behind = rest[0] * (token[t] / scales[t]), rest[1] * (blank[t] / scales[t])
+            earlier = torch.bmm(inner, backwards).permute(2, 1, 0).reshape(states[0].shape)
+            earlier += behind
+            earlier[0] += inner
+            rest = earlier if everyone[t] else torch.where(inside[t], earlier, rest)
+        return used.transpose(0, 1) * grad[:, None, None], None, None

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from asr_training import processes
 from asr_training.corpus import Batch
-from asr_training.denominator import Bigram, denominator
+from asr_training.denominator import Trigram, denominator
 from asr_training.model import AcousticModel, ConvolutionAttentionEncoder
 from asr_training.recipe import Training
 
@@ -21,12 +21,12 @@ from asr_training.recipe import Training
 class Objective(nn.Module):
     """The loss of a model on a batch: CTC, and a second CTC at the intermediate layer if so configured.
 
-    With a bigram of the tokens the likelihood of all texts is taken off, see `denominator`.
+    With a trigram of the tokens the likelihood of all texts is taken off, see `denominator`.
     """
 
-    def __init__(self, model: AcousticModel, config: Training, bigram: Bigram | None) -> None:
+    def __init__(self, model: AcousticModel, config: Training, trigram: Trigram | None) -> None:
         super().__init__()
-        self.model, self.config, self.bigram = model, config, bigram
+        self.model, self.config, self.trigram = model, config, trigram
 
     def forward(
         self,
@@ -46,8 +46,8 @@ class Objective(nn.Module):
         with torch.autocast(features.device.type, dtype, enabled=config.float16 or config.bfloat16):
             log_probs, frames, intermediate = self.model.encode(features, frames)
         loss = fitted = ctc_loss(log_probs, frames, labels, counts)
-        if self.bigram is not None:
-            fitted = loss + config.discriminative * denominator(log_probs, frames, self.bigram).sum()
+        if self.trigram is not None:
+            fitted = loss + config.discriminative * denominator(log_probs, frames, self.trigram).sum()
         weight = config.intermediate_weight
         if intermediate is None or not weight:
             return loss.detach(), fitted, None
@@ -86,14 +86,14 @@ class Learner:
     """A model that is fitted; `averaged` is the one to validate and to keep."""
 
     def __init__(
-        self, model: AcousticModel, config: Training, device: torch.device, bigram: Bigram | None = None
+        self, model: AcousticModel, config: Training, device: torch.device, trigram: Trigram | None = None
     ) -> None:
         encoder = model.encoder
         if isinstance(encoder, ConvolutionAttentionEncoder) and not encoder.config.conditioned:
             # A layer that nothing depends on is no parameter: DistributedDataParallel waits for every gradient.
             encoder.intermediate.requires_grad_(config.intermediate_weight > 0)
         self.model, self.config, self.device = model, config, device
-        self.objective: nn.Module = Objective(model, config, bigram)
+        self.objective: nn.Module = Objective(model, config, trigram)
         if processes.count() > 1:
             devices = [device] if device.type == "cuda" else None
             self.objective = DistributedDataParallel(self.objective, devices, broadcast_buffers=False)

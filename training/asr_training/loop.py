@@ -28,7 +28,7 @@ from asr_training.census import take_census
 from asr_training.checkpoint import newest
 from asr_training.checks import check_data
 from asr_training.corpus import Batch, Corpus
-from asr_training.denominator import Bigram
+from asr_training.denominator import Trigram
 from asr_training.evaluate import evaluate
 from asr_training.learner import Learner
 from asr_training.model import AcousticModel
@@ -120,7 +120,7 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
         validation = Corpus(recipe.data.validation, recipe.data.for_evaluation, recipe.features, folder / "features")
     model = AcousticModel(recipe.features, recipe.model, len(train.alphabet.tokens)).to(device)
     doubts = check_data(train, validation, recipe.data, model.stride, folder / "data.txt", skip_bad)
-    learner = Learner(model, training, device, bigram_of(train) if training.discriminative else None)
+    learner = Learner(model, training, device, trigram_of(train) if training.discriminative else None)
     refuse_other_phonemes(train, recipe)
     parts = training.accumulate * processes.count()
     census = take_census(train, recipe.data, model.stride)
@@ -140,10 +140,10 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     return run
 
 
-def bigram_of(train: TrainingData) -> Bigram:
+def trigram_of(train: TrainingData) -> Trigram:
     """How the tokens of the training texts follow each other."""
     texts = (labels for corpus in train.parts() for labels in corpus.labels)
-    return Bigram(texts, len(train.alphabet.characters))
+    return Trigram(texts, len(train.alphabet.characters))
 
 
 def count_steps(train: TrainingData, recipe: Recipe, stride: int, parts: int) -> int:
