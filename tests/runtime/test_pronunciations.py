@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -334,6 +335,7 @@ print(words, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 10
 """
 
 
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what was freed")
 def test_the_texts_of_a_long_recording_share_what_they_begin_with() -> None:
     ended = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, timeout=60, check=True)
     words, megabytes = map(int, ended.stdout.split())

@@ -4,10 +4,12 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asr_runtime.errors import RecipeError
 from asr_training.denominator import Trigram, denominator
 from asr_training.learner import ctc_loss
 
@@ -62,6 +64,11 @@ def test_its_gradient_is_that_of_small_changes_and_none_where_frames_are_padding
         with torch.no_grad():
             rise = denominator(log_probs + step, frames, trigram) - denominator(log_probs - step, frames, trigram)
         assert abs(float(rise.sum()) / 2e-2 - float(log_probs.grad[place])) < 1e-3
+
+
+def test_an_alphabet_too_large_for_memory_is_refused() -> None:
+    with pytest.raises(RecipeError, match="151 characters"):
+        Trigram([], 151)
 
 
 def test_no_text_is_likelier_than_all_of_them() -> None:

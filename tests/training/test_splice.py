@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from asr_training import splice
-from asr_training.checkpoint import Checkpoint, write_checkpoint
+from asr_training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from asr_training.cli import app
 from asr_training.evaluate import Result
 from asr_training.model import AcousticModel
@@ -44,6 +44,13 @@ def test_the_alignment_is_the_most_likely_path(seed: int, labels: list[int], mor
     found, likelihood = splice.align(log_probs, np.array(labels))
     assert found.tolist() == begins
     assert abs(likelihood - best / len(labels)) < 1e-9
+
+
+def spoken(text: str) -> np.ndarray:
+    """A tone for each character, and silence for a space, as long as in tiny_manifest."""
+    time = np.arange(round(CHARACTER * 16000)) / 16000
+    tones = [np.sin(2 * np.pi * 440 * time) * (character != " ") for character in text]
+    return np.concatenate([np.zeros(1600), *tones, np.zeros(1600)])
 
 
 def heard(labels: np.ndarray, frames: int) -> np.ndarray:
@@ -75,8 +82,6 @@ def written(folder: Path, letters: str) -> Path:
 
 
 def test_words_are_cut_in_the_silence_between_them(checkpoint: Path, tiny_manifest: Path) -> None:
-    from asr_training.checkpoint import load_checkpoint
-
     found = splice.find_pieces(load_checkpoint(checkpoint), tiny_manifest, "")
     pieces = {piece.words: piece for piece in found["s"] if piece.audio.name == "0.flac"}
     assert list(pieces) == [("a",), ("cat",), ("sat",)]
@@ -94,12 +99,46 @@ def test_what_is_made_has_the_words_that_it_says(checkpoint: Path, tiny_manifest
     there = sum(json.loads(line)["duration"] for line in tiny_manifest.read_text().splitlines())
     assert 3 * there < sum(row["duration"] for row in rows) < 4 * there + splice.LONGEST
     for row in rows:
+        assert row["duration"] <= splice.LONGEST
         samples, rate = soundfile.read(out / row["audio"])
         assert rate == splice.SAMPLE_RATE and abs(len(samples) / rate - row["duration"]) < 1e-3
         # Each character is said for CHARACTER seconds, and so are most of the spaces.
         letters = len(row["text"].replace(" ", ""))
         loud = np.sqrt(np.convolve(samples**2, np.ones(160) / 160, "same")) > 0.05
         assert abs(loud.mean() * row["duration"] / (letters * CHARACTER) - 1) < 0.15
+
+
+@pytest.mark.parametrize("text", ["a  cat", " a cat", "a cat ", "a"])
+def test_every_piece_has_the_words_that_are_said_in_it(
+    checkpoint: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splice, "QUIET", np.inf)  # every gap is a cut
+    soundfile.write(tmp_path / "a.flac", spoken(text), 16000)
+    row = {"audio": "a.flac", "text": text, "licence": "CC0"}
+    (tmp_path / "m.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    found = splice.find_pieces(load_checkpoint(checkpoint), tmp_path / "m.jsonl", "")
+    if text == " ".join(text.split()):
+        assert len(found) == 2  # without a speaker each recording has one of its own
+        assert all([word for piece in pieces for word in piece.words] == text.split() for pieces in found.values())
+        assert all(piece.licence == "CC0" for pieces in found.values() for piece in pieces)
+    else:
+        assert not found
+
+
+def test_what_lies_there_is_not_replaced(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    ended = CliRunner().invoke(app, ["splice", str(checkpoint), str(tiny_manifest), str(tmp_path / "out")])
+    assert ended.exit_code != 0
+    assert "not replaced" in str(ended.exception)
+
+
+def test_a_word_that_the_checkpoint_cannot_write_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", spoken("a cat"), 16000)
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.flac", "text": "a zoo"}) + "\n")
+    ended = CliRunner().invoke(app, ["splice", str(checkpoint), str(tmp_path / "m.jsonl"), str(tmp_path / "out")])
+    assert ended.exit_code != 0
+    assert "outside the alphabet" in str(ended.exception)
 
 
 def test_a_checkpoint_without_words_is_refused(tiny_manifest: Path, tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -29,7 +28,9 @@ def program(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
 def asr_train(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `asr-train` in this process, which has imported PyTorch already."""
     command, out, err, code = ["asr-train", *map(str, arguments)], io.StringIO(), io.StringIO(), 0
-    with mock.patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err), chdir(cwd or "."):
+    with pytest.MonkeyPatch.context() as here, redirect_stdout(out), redirect_stderr(err):
+        here.setattr(sys, "argv", command)
+        here.chdir(cwd or ".")
         try:
             main()
         except SystemExit as end:

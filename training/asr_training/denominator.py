@@ -15,6 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_runtime.errors import RecipeError
+
+MOST_TOKENS = 150  # memory grows with the cube: 27 MB for the trigram, 2 MB a frame for a batch of 23
+
 
 class Trigram:
     """Probabilities of the tokens of texts, by the two before; the blank is no token of a text.
@@ -26,6 +30,11 @@ class Trigram:
     """
 
     def __init__(self, texts: Iterable[np.ndarray], tokens: int) -> None:
+        if tokens > MOST_TOKENS:
+            raise RecipeError(
+                f"[training] discriminative: the alphabet has {tokens} characters, and a trigram of more than"
+                f" {MOST_TOKENS} takes too much memory; leave it out, or take phonemes"
+            )
         none = tokens  # the begin and the end of a text
         counts = np.zeros((tokens + 1, tokens + 1, tokens + 1))
         for labels in texts:
@@ -37,16 +46,9 @@ class Trigram:
         self.ends = torch.from_numpy(follow[:, :, none].T.astype(np.float32))
         follow[:, :, none] = 0  # no frame is in the token that is none
         self.follow = torch.from_numpy(follow.astype(np.float32))
-
-    @property
-    def moves(self) -> Tensor:
-        """Probabilities of the moves to another token, float32 [tokens + 1, 2 · (tokens + 1), tokens + 1].
-
-        Like `follow`, for states in a token, which the same one follows through the blank alone, and behind it.
-        """
-        from_token = self.follow.clone()
+        from_token = self.follow.clone()  # which the same token follows through the blank alone
         from_token.diagonal(dim1=0, dim2=2).zero_()
-        return torch.cat([from_token, self.follow], 1)
+        self.moves = torch.cat([from_token, self.follow], 1)
 
 
 def smoothed(counts: np.ndarray, less: np.ndarray) -> np.ndarray:

@@ -91,16 +91,19 @@ def beside(out: Path) -> Iterator[Path]:
     """
     place = out.resolve()
     work = place.parent / f".{place.name}.part"
+    busy = RecipeError(f"{out}: another asr-train prepare is writing this; wait for it")
     work.mkdir(parents=True, exist_ok=True)
     held = os.open(work, os.O_RDONLY)
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets it go with the process
         except BlockingIOError:
-            raise RecipeError(f"{out}: another asr-train prepare is writing this; wait for it") from None
+            raise busy from None
+        if not work.is_dir() or not os.path.samestat(os.fstat(held), work.stat()):  # it has just ended
+            raise busy
         try:
             for left in work.iterdir():
-                shutil.rmtree(left)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield work
         finally:
             shutil.rmtree(work)

@@ -23,6 +23,7 @@ import torch
 from asr_runtime.audio import read_audio
 from asr_runtime.errors import RecipeError
 from asr_training.checkpoint import Checkpoint
+from asr_training.checks import refuse_faults
 from asr_training.corpus import Corpus
 from asr_training.evaluate import log_probabilities
 from asr_training.manifest import read_lines
@@ -45,6 +46,7 @@ class Piece:
     begin: int
     end: int
     words: tuple[str, ...]
+    licence: str = ""
 
 
 def align(log_probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -79,13 +81,14 @@ def align(log_probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]
 def quietest(samples: np.ndarray, begin: int, end: int) -> tuple[int, float]:
     """The sample from `begin` to `end` with the least power around it, in mono float32 [samples], and that power."""
     window = SAMPLE_RATE // 50
-    power = np.convolve(samples[max(0, begin - window // 2) : end + window // 2] ** 2, np.ones(window), "valid")
-    if not len(power):
+    around = samples[max(0, begin - window // 2) : end + window // 2]
+    if len(around) < window:
         return begin, np.inf
+    power = np.convolve(around**2, np.ones(window), "valid")
     return begin + int(power.argmin()), float(power.min()) / window
 
 
-def cut(audio: Path, words: list[str], gaps: np.ndarray, begins: np.ndarray) -> list[Piece]:
+def cut(audio: Path, words: list[str], gaps: np.ndarray, begins: np.ndarray, licence: str = "") -> list[Piece]:
     """The pieces of a recording that are between pauses, or sounds as quiet as one, at the ends of words.
 
     `begins` is when each label is said, as a share of the recording, and `gaps` are the labels between words.
@@ -101,11 +104,18 @@ def cut(audio: Path, words: list[str], gaps: np.ndarray, begins: np.ndarray) -> 
         if power < quiet:
             cuts.append((word, place))
     cuts.append((len(words), last))
-    return [Piece(audio, begin, end, tuple(words[i:j])) for (i, begin), (j, end) in itertools.pairwise(cuts)]
+    return [
+        Piece(audio, begin, end, tuple(words[i:j]), licence)
+        for (i, begin), (j, end) in itertools.pairwise(cuts)
+        if end - begin <= LONGEST * SAMPLE_RATE
+    ]
 
 
 def find_pieces(checkpoint: Checkpoint, manifest: Path, pronunciations: str) -> dict[str, list[Piece]]:
-    """The pieces of the recordings of a manifest, by speaker; what is said otherwise than written is left out."""
+    """The pieces of the recordings of a manifest, by speaker; what is said otherwise than written is left out.
+
+    A recording without a speaker has one of its own. Raises RecipeError for texts that the checkpoint cannot write.
+    """
     source = Source(str(manifest))
     data = Data(
         train=(),
@@ -116,17 +126,21 @@ def find_pieces(checkpoint: Checkpoint, manifest: Path, pronunciations: str) -> 
     )
     with tempfile.TemporaryDirectory() as cache:
         corpus = Corpus((source,), data, checkpoint.features, Path(cache))
-        texts = {where: str(json.loads(line)["text"]) for where, line in read_lines(manifest)}
+        refuse_faults(corpus)
+        rows = {where: json.loads(line) for where, line in read_lines(manifest)}
         space = corpus.alphabet.labels[" "]
         pieces: defaultdict[str, list[Piece]] = defaultdict(list)
         for index, result in log_probabilities(checkpoint.model, corpus, torch.device("cpu")):
             labels, utterance, frames = corpus.labels[index], corpus.utterances[index], len(result.log_probs)
-            if corpus.fewest_frames[index] > frames:
+            row, gaps = rows[utterance.where], np.flatnonzero(labels == space)
+            words = str(row["text"]).split()
+            single = len(gaps) == len(words) - 1 and space not in (labels[0], labels[-1])  # spaces between words
+            if not single or corpus.fewest_frames[index] > frames:
                 continue
             begins, likelihood = align(result.log_probs, labels)
             if likelihood > LIKELY:
-                words, gaps = texts[utterance.where].split(), np.flatnonzero(labels == space)
-                pieces[utterance.speaker] += cut(utterance.audio, words, gaps, (begins + 0.5) / frames)
+                found = cut(utterance.audio, words, gaps, (begins + 0.5) / frames, str(row.get("licence", "")))
+                pieces[utterance.speaker or utterance.where] += found
     return dict(pieces)
 
 
@@ -153,19 +167,20 @@ def join(pieces: list[Piece]) -> np.ndarray:
 
 
 def sentences(pieces: list[Piece], seconds: float, rng: np.random.Generator) -> Iterator[list[Piece]]:
-    """Pieces in a random order, in lots of `SHORTEST` to `LONGEST` seconds, of so many seconds together."""
+    """Pieces in a random order, in lots of up to a random length, `LONGEST` seconds at most, of so many together."""
     lot: list[Piece] = []
     length, wanted = 0.0, rng.uniform(SHORTEST, LONGEST)
     while seconds > 0:
         for index in rng.permutation(len(pieces)):
-            lot.append(pieces[index])
-            length += (pieces[index].end - pieces[index].begin) / SAMPLE_RATE
-            if length >= wanted:
+            more = (pieces[index].end - pieces[index].begin) / SAMPLE_RATE
+            if lot and length + more > wanted:
                 yield lot
                 seconds -= length
                 lot, length, wanted = [], 0.0, rng.uniform(SHORTEST, LONGEST)
                 if seconds <= 0:
                     return
+            lot.append(pieces[index])
+            length += more
 
 
 def splice(
@@ -174,19 +189,23 @@ def splice(
     """Put the words of each speaker of `manifest` together anew, into `out`/audio and `out`/spliced.jsonl.
 
     Each speaker gets `times` as much audio as there is. A checkpoint that writes phonemes needs the `pronunciations` of
-    the words. Returns how many recordings were made. Raises RecipeError for texts that the checkpoint cannot write and
-    for a checkpoint that hears none of them.
+    the words. Returns how many recordings were made. Raises RecipeError where `out` holds some already, for texts that
+    the checkpoint cannot write, and for a checkpoint that hears none of them.
     """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecipeError(f"{out} holds something already, which is not replaced; give another folder")
     if " " not in checkpoint.alphabet.characters:
         raise RecipeError("the checkpoint's alphabet has no space, so that it does not tell words apart; give another")
     speakers = find_pieces(checkpoint, manifest, pronunciations)
     if not speakers:
         raise RecipeError(
-            f"the checkpoint hears none of the texts of {manifest}; give one trained longer, or the right texts"
+            f"the checkpoint hears none of the texts of {manifest}; give one trained longer, the right texts, or for a"
+            " model of phonemes --pronunciations"
         )
     out.mkdir(parents=True, exist_ok=True)
     rng, number = np.random.default_rng(seed), 0
-    with (out / "spliced.jsonl").open("w", encoding="utf-8") as lines:
+    unfinished = out / "spliced.jsonl.part"
+    with unfinished.open("w", encoding="utf-8") as lines:
         for speaker, pieces in sorted(speakers.items()):
             seconds = times * sum(piece.end - piece.begin for piece in pieces) / SAMPLE_RATE
             for lot in sentences(pieces, seconds, rng):
@@ -196,6 +215,10 @@ def splice(
                 soundfile.write(out / audio, samples, SAMPLE_RATE)
                 text = " ".join(word for piece in lot for word in piece.words)
                 row = {"audio": audio, "text": text, "duration": round(len(samples) / SAMPLE_RATE, 3)}
-                print(json.dumps({**row, "speaker": speaker, "source": "spliced"}), file=lines)
+                licence = ", ".join(sorted({piece.licence for piece in lot} - {""}))
+                row |= {"speaker": speaker, "source": "spliced"} | ({"licence": licence} if licence else {})
+                print(json.dumps(row), file=lines)
                 number += 1
+            recording.cache_clear()
+    unfinished.rename(out / "spliced.jsonl")
     return number
