@@ -156,7 +156,7 @@ def library(rtx: bool) -> Any:
         except (ImportError, OSError) as error:
             fault = error
     else:
-        advice = "tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs" if rtx else "asr-deploy[tensorrt]"
+        advice = "tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs" if rtx else "'asr-deploy[tensorrt]'"
         raise EngineError(
             f"{names[-1]} cannot be imported ({fault}); run `pip install {advice}`, or on a Jetson, where it comes "
             "with JetPack, make the environment with --system-site-packages."
@@ -173,7 +173,7 @@ def graph_bytes(path: Path) -> bytes:
         from asr_export.importers.files import load_whole
         from asr_export.scan import with_scans
     except ImportError as error:
-        raise EngineError(f"onnx cannot be imported ({error}); run `pip install asr-deploy[tensorrt]`.") from error
+        raise EngineError(f"onnx cannot be imported ({error}); run `pip install 'asr-deploy[tensorrt]'`.") from error
     try:
         content: bytes = with_scans(load_whole(path)).SerializeToString()
     except ValueError as error:

@@ -76,7 +76,7 @@ def test_wrong_wheels_are_told(
     tone_bundle: Path, gpu: None, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setattr(cuda, "_is_installed", lambda name: name in there)
-    with pytest.raises(EngineError, match=message + r".*pip install asr-deploy\[gpu\]"):
+    with pytest.raises(EngineError, match=message + r".*pip install .asr-deploy\[gpu\]"):
         engines.choose(Bundle.load(tone_bundle), "cuda")
 
 

@@ -91,7 +91,7 @@ def test_the_command_and_other_readings(tmp_path: Path) -> None:
 
 def test_without_the_model_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voice, "PACKAGES", ("there_is_no_such_package",))
-    with pytest.raises(EngineError, match=r"pip install asr-deploy\[vad\]"):
+    with pytest.raises(EngineError, match=r"pip install 'asr-deploy\[vad\]'"):
         asr_runtime.load(vad=True)
 
 
