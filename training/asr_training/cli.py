@@ -189,7 +189,7 @@ def vary_command(
 
 @app.command("splice")
 def splice_command(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, which finds the words.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint or bundle, which finds the words.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Argument(help="Folder for the new recordings and spliced.jsonl.")],
     pronunciations: Annotated[str, typer.Option(help="Of the words, for a model that learnt phonemes.")] = "",
@@ -197,11 +197,10 @@ def splice_command(
     seed: int = 1,
 ) -> None:
     """Put the words of recordings together anew, speaker by speaker, as training data."""
-    from asr_training.checkpoint import load_checkpoint
     from asr_training.splice import splice
+    from asr_training.transfer import load_trained
 
-    loaded = load_checkpoint(checkpoint)
-    made = splice(loaded, manifest, out, pronunciations=pronunciations, times=times, seed=seed)
+    made = splice(load_trained(checkpoint), manifest, out, pronunciations=pronunciations, times=times, seed=seed)
     typer.echo(f"{made} recordings in {out / 'spliced.jsonl'}")
 
 

@@ -26,7 +26,7 @@ def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, 
     The recipe may have another alphabet, whose characters that the checkpoint lacks begin at random, and more blocks,
     which begin as the identity. Returns what provenance says of it. Raises RecipeError for another model or front end.
     """
-    earlier = load_bundle(folder) if is_bundle(folder) else load_checkpoint(folder)
+    earlier = load_trained(folder)
     refuse_other_model(earlier, recipe, folder)
     weights = earlier.model.state_dict()
     fresh = model.state_dict()
@@ -40,6 +40,11 @@ def start_from(model: AcousticModel, recipe: Recipe, folder: Path) -> dict[str, 
         "changes": [change for change in (finer, replaced, deepened) if change],
         "provenance": earlier.provenance,
     }
+
+
+def load_trained(path: Path) -> Checkpoint:
+    """The model of a checkpoint or of a bundle; raises RecipeError where there is none."""
+    return load_bundle(path) if is_bundle(path) else load_checkpoint(path)
 
 
 def is_bundle(path: Path) -> bool:
