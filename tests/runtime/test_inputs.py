@@ -238,8 +238,8 @@ def children() -> list[str]:
     stats = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            stats.append(path.read_text().replace("(", ")").split(")"))
-    return [name for _, name, rest in stats if rest.split()[1] == str(os.getpid())]
+            stats.append(path.read_text().partition("(")[2].rpartition(")"))  # a name may have brackets of its own
+    return [name for name, _, rest in stats if rest.split()[1] == str(os.getpid())]
 
 
 def test_a_reader_that_leaves_early_ends_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
