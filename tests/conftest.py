@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,14 @@ RATE = 16000
 # Started in the background by a script, the tests would ignore Ctrl-C, and so would the programs that they interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_call() -> None:
+    """Before each test: training makes its process flush subnormal numbers, which hypothesis draws."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 SENTENCES = [
     "a cat sat",
     "the dog ran home",

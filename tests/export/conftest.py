@@ -19,7 +19,6 @@ ALPHABET = Alphabet("' abcdefghijklmnopqrstuvwxyz")
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
-    torch.set_flush_denormal(False)  # training in the same process turns it on, and hypothesis draws such numbers
 
 
 def random_model(architecture: Model, features: Features | None = None) -> AcousticModel:
