@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from asr_runtime.errors import MOST_FAULTS, RecipeError
 from asr_training import processes
+from asr_training.checkpoint import Checkpoint
 from asr_training.corpus import Corpus
 from asr_training.manifest import Fault, Utterance, without_faults
-from asr_training.recipe import Data
+from asr_training.recipe import Data, Source
 from asr_training.shards import ShardedUtterance
 from asr_training.stream import TrainingData
 
@@ -64,6 +68,25 @@ def check_data(train: TrainingData, validation: Corpus, data: Data, stride: int,
 def refuse_faults(corpus: Corpus) -> None:
     """Raise a RecipeError for the faults of a corpus that is to be used whole."""
     without_faults(corpus.faults)
+
+
+@contextlib.contextmanager
+def whole_corpus(checkpoint: Checkpoint, sources: tuple[Source, ...], pronunciations: str) -> Iterator[Corpus]:
+    """All recordings of some sources, with their texts as a checkpoint writes them, while the block lasts.
+
+    A checkpoint that writes phonemes needs the file of `pronunciations`; "" for another. Raises RecipeError for faults.
+    """
+    data = Data(
+        train=(),
+        validation=sources,
+        alphabet=checkpoint.alphabet.characters,
+        pronunciations=pronunciations,
+        spoken=bool(pronunciations),
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        corpus = Corpus(sources, data, checkpoint.features, Path(cache))
+        refuse_faults(corpus)
+        yield corpus
 
 
 def refuse(faults: list[Fault], report: Path) -> None:

@@ -94,29 +94,16 @@ def evaluate_command(
     ] = False,
 ) -> None:
     """Print loss and word and character error rates of a checkpoint, by greedy decoding."""
-    import tempfile
-
     import torch
 
     from asr_training.checkpoint import load_checkpoint
-    from asr_training.checks import refuse_faults
-    from asr_training.corpus import Corpus
+    from asr_training.checks import whole_corpus
     from asr_training.evaluate import recognise, score
-    from asr_training.recipe import Data, Source
+    from asr_training.recipe import Source
 
     loaded = load_checkpoint(checkpoint)
-    sources = tuple(Source(path) for path in manifest)
-    data = Data(
-        train=(),
-        validation=sources,
-        alphabet=loaded.alphabet.characters,
-        pronunciations=pronunciations,
-        spoken=bool(pronunciations),
-    )
     where = torch.device(choose_device(device))
-    with tempfile.TemporaryDirectory() as cache:
-        corpus = Corpus(sources, data, loaded.features, Path(cache))
-        refuse_faults(corpus)
+    with whole_corpus(loaded, tuple(Source(path) for path in manifest), pronunciations) as corpus:
         results = recognise(loaded.model.to(where), corpus, where)
         for name, line in score(results, corpus).items():
             figures = f"WER {100 * line.wer:5.1f} %  CER {100 * line.cer:5.1f} %  loss {line.loss:.3f}"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asr_runtime.errors import RecipeError
 
-MOST_TOKENS = 150  # memory grows with the cube: 27 MB for the trigram, 2 MB a frame for a batch of 23
+MOST_TOKENS = 150  # memory grows with the cube: 27 MB for the moves, 4 MB a frame for a batch of 23
 
 
 class Trigram:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ import torch
 from asr_runtime.audio import read_audio
 from asr_runtime.errors import RecipeError
 from asr_training.checkpoint import Checkpoint
-from asr_training.checks import refuse_faults
-from asr_training.corpus import Corpus
+from asr_training.checks import whole_corpus
 from asr_training.evaluate import log_probabilities
 from asr_training.manifest import read_lines
-from asr_training.recipe import Data, Source
+from asr_training.recipe import Source
 from asr_training.vocoder import SAMPLE_RATE
 
 MARGIN = 0.1, 0.25  # seconds that stay before the first label and behind the last one
@@ -116,17 +114,7 @@ def find_pieces(checkpoint: Checkpoint, manifest: Path, pronunciations: str) -> 
 
     A recording without a speaker has one of its own. Raises RecipeError for texts that the checkpoint cannot write.
     """
-    source = Source(str(manifest))
-    data = Data(
-        train=(),
-        validation=(source,),
-        alphabet=checkpoint.alphabet.characters,
-        pronunciations=pronunciations,
-        spoken=bool(pronunciations),
-    )
-    with tempfile.TemporaryDirectory() as cache:
-        corpus = Corpus((source,), data, checkpoint.features, Path(cache))
-        refuse_faults(corpus)
+    with whole_corpus(checkpoint, (Source(str(manifest)),), pronunciations) as corpus:
         rows = {where: json.loads(line) for where, line in read_lines(manifest)}
         space = corpus.alphabet.labels[" "]
         pieces: defaultdict[str, list[Piece]] = defaultdict(list)
