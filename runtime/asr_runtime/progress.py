@@ -20,7 +20,8 @@ BAR = 20  # characters
 
 def say(error: object) -> None:
     """One line on standard error, whatever a file's name holds."""
-    print("asr-run:", *str(error).split("\n"), file=sys.stderr)
+    # In one piece: libraries that decode on other threads write there, too, and print writes word by word.
+    sys.stderr.write(" ".join(["asr-run:", *str(error).split("\n")]) + "\n")
 
 
 class Report:
