@@ -17,9 +17,13 @@ def stretch_time(x: np.ndarray, rate: float) -> np.ndarray:
     return np.asarray(x[whole] * (1 - share) + x[whole + 1] * share)
 
 
-def warp_frequency(x: np.ndarray, rate: float) -> np.ndarray:
-    """Move the mel bands of [frames, mels] by the factor `rate`, as another length of vocal tract does."""
-    positions = np.clip(np.arange(x.shape[1]) * rate, 0, x.shape[1] - 1.001)
+def warp_frequency(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Move the mel bands of [frames, mels] by a factor from `low` to `high`, as another vocal tract does.
+
+    It changes evenly from the lowest band to the highest: mouth and throat need not be longer by the same share.
+    """
+    bands = np.arange(x.shape[1])
+    positions = np.clip(bands * np.linspace(low, high, len(bands)), 0, x.shape[1] - 1.001)
     whole = positions.astype(np.int64)
     share = (positions - whole).astype(np.float32)
     return np.asarray(x[:, whole] * (1 - share) + x[:, whole + 1] * share)
@@ -71,7 +75,7 @@ def augment(
         if len(x) / rate / 4 > fewest * 1.1:  # 4 feature frames an output frame is the coarsest model's
             x = stretch_time(x, rate)
     if config.warp:
-        x = warp_frequency(x, 1 + rng.uniform(-config.warp, config.warp))
+        x = warp_frequency(x, *(1 + rng.uniform(-config.warp, config.warp, 2)))
     if rng.random() < config.noise * strength:
         x = add_noise(x, rng)
     if config.quieter:

@@ -174,21 +174,19 @@ def vary_command(
     )
 
 
-@app.command("splice")
-def splice_command(
+@app.command("align")
+def align_command(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint or bundle, which finds the words.")],
     manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Argument(help="Folder for the new recordings and spliced.jsonl.")],
+    out: Annotated[Path, typer.Argument(help="Manifest to write: the same lines, with cuts.", dir_okay=False)],
     pronunciations: Annotated[str, typer.Option(help="Of the words, for a model that learnt phonemes.")] = "",
-    times: Annotated[float, typer.Option(min=0.01, help="How much audio to make, as a multiple of what there is.")] = 1,
-    seed: int = 1,
 ) -> None:
-    """Put the words of recordings together anew, speaker by speaker, as training data."""
-    from asr_training.splice import splice
+    """Find where recordings can be cut between words, for `spliced` in a recipe's data."""
+    from asr_training.align import align_manifest
     from asr_training.transfer import load_trained
 
-    made = splice(load_trained(checkpoint), manifest, out, pronunciations=pronunciations, times=times, seed=seed)
-    typer.echo(f"{made} recordings in {out / 'spliced.jsonl'}")
+    lines, pieces = align_manifest(load_trained(checkpoint), manifest, out, pronunciations=pronunciations)
+    typer.echo(f"{pieces} pieces in {lines} recordings, in {out}")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asr_training.data import find_source
-from asr_training.feature_store import SILENT_PEAK, Noticed, features_of
+from asr_training.feature_store import SILENT_PEAK, Noticed, UtteranceFeatures, features_of
 from asr_training.manifest import Fault, Utterance
 from asr_training.recipe import Data, Features, Source, Training
 from asr_training.text import Alphabet, Pronunciations, required_frames
@@ -32,6 +33,7 @@ class Batch:
 
 # The row in the batch, features [frames, mels] and the fewest output frames that must stay possible, to features.
 Change = Callable[[int, np.ndarray, int], np.ndarray]
+Find = Callable[["Corpus"], dict[int, Fault]]  # what there is to doubt in a corpus, by utterance
 
 
 class Corpus:
@@ -46,12 +48,14 @@ class Corpus:
         self.utterances: list[Utterance] = []
         self.faults: list[Fault] = []
         repeats: list[int] = []
+        spliced: list[float] = []
         for source in sources:
             found = find_source(source, data, self.alphabet)
             self.faults += [item for item in found if isinstance(item, Fault)]
             self.utterances += [item for item in found if isinstance(item, Utterance)]
             repeats += [source.repeat] * (len(self.utterances) - len(repeats))
-        self.repeats = np.array(repeats, np.int64)
+            spliced += [source.spliced] * (len(self.utterances) - len(spliced))
+        self.repeats, self.spliced = np.array(repeats, np.int64), np.array(spliced)
         self.store = features_of(self.utterances, features, cache)
         self.labels = [self.alphabet.encode(utterance.text) for utterance in self.utterances]
         beside = data.pronunciations if not data.spoken else ""  # else they are the labels themselves
@@ -69,8 +73,25 @@ class Corpus:
         self.utterances = [self.utterances[row] for row in rows]
         self.labels = [self.labels[row] for row in rows]
         self.phonemes = [self.phonemes[row] for row in rows] if self.phonemes is not None else None
-        self.repeats, self.fewest_frames = self.repeats[rows], self.fewest_frames[rows]
+        self.repeats, self.spliced, self.fewest_frames = (
+            self.repeats[rows],
+            self.spliced[rows],
+            self.fewest_frames[rows],
+        )
         self.store = self.store.chosen(rows)
+
+    def with_more(self, utterances: list[Utterance], store: UtteranceFeatures) -> Corpus:
+        """A corpus of these utterances and others, once each, behind them; `store` has the features of all."""
+        more = copy.copy(self)
+        labels = [self.alphabet.encode(utterance.text) for utterance in utterances]
+        more.utterances, more.labels, more.store = self.utterances + utterances, self.labels + labels, store
+        if self.pronunciations and self.phonemes is not None:
+            more.phonemes = self.phonemes + [self.pronunciations.encode(u.text) for u in utterances]
+        fewest = np.array([required_frames(item) for item in labels], np.int64)
+        more.fewest_frames = np.concatenate([self.fewest_frames, fewest])
+        more.repeats = np.concatenate([self.repeats, np.ones(len(utterances), np.int64)])
+        more.spliced = np.concatenate([self.spliced, np.zeros(len(utterances))])
+        return more
 
     @property
     def hours(self) -> float:
@@ -122,7 +143,7 @@ class Corpus:
         """All utterances once."""
         yield self
 
-    def leave_out(self, find: Callable[[Corpus], dict[int, Fault]]) -> None:
+    def leave_out(self, find: Find) -> None:
         """Leave out the utterances that `find` finds, by index."""
         found = find(self)
         self.keep(np.array([index not in found for index in range(len(self.utterances))], bool))

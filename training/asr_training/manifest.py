@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from asr_runtime.errors import RecipeError, listed
 
@@ -19,6 +21,7 @@ class Utterance:
     where: str
     source: str = ""
     speaker: str = ""
+    cuts: tuple[tuple[int, float], ...] = ()  # before which word it can be cut, and at which second; see align.py
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,32 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def read_row(folder: Path, where: str, line: str) -> Utterance | Fault:
-    """Read a line of a manifest in `folder`: `audio` (relative to it) and `text`, `source` and `speaker` if known."""
+    """Read a line of a manifest in `folder`: `audio` (relative to it) and `text`, and what is known besides.
+
+    That are `source` and `speaker`, and `cuts`, pairs of a word and a second (see `align.find_cuts`).
+    """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Fault("broken line", where, f"not JSON ({error}); write one JSON object a line")
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
         return Fault("broken line", where, "wanted an object with the texts 'audio' and 'text'; add what is missing")
-    labels = {key: str(row.get(key, "")) for key in ("source", "speaker")}
-    return Utterance(folder / row["audio"], row["text"], where, **labels)
+    cuts = row.get("cuts", [])
+    if not are_cuts(cuts, len(row["text"].split())):
+        detail = "'cuts' are not rising pairs of a word of the text and a second; make them anew with asr-train align"
+        return Fault("broken line", where, detail)
+    source, speaker = (str(row.get(key, "")) for key in ("source", "speaker"))
+    cuts = tuple((word, float(second)) for word, second in cuts)
+    return Utterance(folder / row["audio"], row["text"], where, source, speaker, cuts)
+
+
+def are_cuts(cuts: Any, words: int) -> bool:
+    """Whether they are pairs of a number from 0 to `words` and a second, both of which rise."""
+    pairs = isinstance(cuts, list) and all(isinstance(cut, list) and len(cut) == 2 for cut in cuts)
+    if not pairs or not all(type(word) is int and type(second) in (int, float) for word, second in cuts):
+        return False
+    rising = all(word < later and second < end for (word, second), (later, end) in itertools.pairwise(cuts))
+    return rising and (not cuts or (cuts[0][0] >= 0 and cuts[0][1] >= 0 and cuts[-1][0] <= words))
 
 
 def read_librispeech(folder: Path) -> list[Utterance]:

@@ -77,6 +77,8 @@ ARPABET = {
     "ø": "R",
 }
 IPA = re.compile("|".join(sorted(ARPABET, key=len, reverse=True)) + "|.")
+# Before r espeak-ng tells "hoarse" from "horse", and a vowel before r in the next syllable has that r twice.
+BEFORE_R = re.compile("or|Rr")
 REDUCED = {"a": "A"}  # spoken as a word of its own it is the letter's name
 
 
@@ -112,7 +114,7 @@ def words_of(path: Path) -> list[str]:
 def arpabet(ipa: str) -> str:
     """Phonemes in IPA as ARPAbet's letters, one a phoneme; "" where one has none."""
     letters = [ARPABET.get(sound, "") for sound in IPA.findall(ipa.replace(" ", ""))]
-    return "".join(letters) if all(letters) else ""
+    return BEFORE_R.sub(lambda two: "cr" if two[0] == "or" else "R", "".join(letters)) if all(letters) else ""
 
 
 def speak(words: list[str], language: str) -> list[str]:

@@ -32,6 +32,7 @@ class Source:
 
     path: str
     repeat: int = 1
+    spliced: float = 0.0  # besides, so many times its audio with the words in another order; wants cuts, see splice.py
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 
 # The least and the most that a number of a recipe may be, by table and key.
 BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
-    Source: {"repeat": (1, 10_000)},
+    Source: {"repeat": (1, 10_000), "spliced": (0, 10_000)},
     Data: {"longest_seconds": (0.01, 3600), "shards_at_once": (1, 1_000_000)},
     Features: {
         "sample_rate": (1000, 1_000_000),

@@ -137,6 +137,7 @@ def unchangeable(recipe: Recipe, parts: int, skip_bad: bool) -> dict[str, Any]:
         "longest_seconds": data.longest_seconds,
         "shards_at_once": data.shards_at_once,
         "repeat of its data": [source.repeat for source in data.train],
+        "spliced of its data": [source.spliced for source in data.train],
         "seed": training.seed,
         "--skip-bad": skip_bad,
         "batch_utterances times accumulate and processes": training.batch_utterances * parts,

@@ -135,8 +135,8 @@ def read_shard(shard: Path) -> Iterator[ShardedUtterance]:
             row = json.loads(line)
             recording = Recording(**{field.name: row[field.name] for field in dataclasses.fields(Recording)})
             place = f"{shard}, {row['audio']} ({row['line']})"
-            labels = {key: str(row[key]) for key in ("source", "speaker")}
-            yield ShardedUtterance(shard / row["audio"], str(row["text"]), place, **labels, recording=recording)
+            text, source, speaker = (str(row[key]) for key in ("text", "source", "speaker"))
+            yield ShardedUtterance(shard / row["audio"], text, place, source, speaker, recording=recording)
         except (ValueError, TypeError, KeyError) as error:
             raise RecipeError(f"{where}: no line of a shard's index ({error}); make the shards anew") from None
 

@@ -8,20 +8,18 @@ batch needs them. All there is of a corpus that fits in memory is one such group
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from asr_runtime.errors import RecipeError
-from asr_training.corpus import Corpus
-from asr_training.manifest import Fault
+from asr_training.corpus import Corpus, Find
 from asr_training.recipe import Data, Features, Source, Training
 from asr_training.shards import is_sharded, list_shards
+from asr_training.splice import Spliced
 from asr_training.text import Alphabet, Pronunciations
-
-Find = Callable[[Corpus], dict[int, Fault]]  # what there is to doubt in a corpus, by utterance
 
 
 class TrainingData(Protocol):
@@ -93,8 +91,13 @@ def open_training_data(data: Data, features: Features, training: Training, cache
     """The training data of a recipe: shards, or what is held in memory with its features in the folder `cache`."""
     sharded = [is_sharded(Path(source.path)) for source in data.train]
     if not any(sharded):
-        return Corpus(data.train, data, features, cache)
+        corpus = Corpus(data.train, data, features, cache)
+        return Spliced(corpus, training.seed) if corpus.spliced.any() else corpus
     if not all(sharded):
         other = data.train[sharded.index(False)].path
         raise RecipeError(f"[data]: train names shards and {other}, which is none; make shards of it, too")
+    if any(source.spliced for source in data.train):
+        raise RecipeError(
+            "[data]: spliced is for manifests, and train names shards; leave it out, or name the manifests"
+        )
     return Stream(data, features, training.seed)
