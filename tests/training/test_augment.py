@@ -52,7 +52,9 @@ def test_stretching_and_warping_keep_a_smooth_shape() -> None:
     ramp = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 20))
     assert len(stretch_time(ramp, 1.25)) == 80
     np.testing.assert_allclose(stretch_time(ramp, 1.25)[:, 0], np.arange(80) * 1.25, atol=0.01)
-    np.testing.assert_allclose(warp_frequency(ramp.T[:, :100], 0.9)[0], np.arange(100) * 0.9, atol=0.01)
+    np.testing.assert_allclose(warp_frequency(ramp.T, 0.9, 0.9)[0], np.arange(100) * 0.9, atol=0.01)
+    mixed = warp_frequency(ramp.T, 1.0, 0.8)[0]
+    np.testing.assert_allclose(mixed[[0, 1, -1]], [0, 1, 79.2], atol=0.01)
 
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:

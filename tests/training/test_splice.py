@@ -1,158 +1,159 @@
-"""Recordings cut between words: where the words are, what the pieces say, and what is made of them."""
+"""Utterances put together anew from the words of others: what is in them, how many there are, and when they change."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from asr_training import splice
-from asr_training.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
-from asr_training.cli import app
-from asr_training.evaluate import Result
-from asr_training.model import AcousticModel
-from asr_training.recipe import ConvolutionAttention, Features
-from asr_training.text import Alphabet
+from asr_runtime.errors import RecipeError
+from asr_training.corpus import Corpus
+from asr_training.manifest import Fault, read_row
+from asr_training.prepare import prepare
+from asr_training.recipe import Data, Features, Recipe, Source, Training
+from asr_training.splice import LONGEST, SPEED, Piece, Spliced, lots_of, pieces_of
+from asr_training.stream import open_training_data
 
-LETTERS = " acdeghimnorstuvw'lkfby"
-CHARACTER = 0.12  # seconds of each in the recordings of tiny_manifest, behind 0.1 s of silence
-FRAME = 0.02
+FEATURES = Features(mels=20)
 
 
-@given(seed=st.integers(0, 10_000), labels=st.lists(st.integers(0, 2), min_size=1, max_size=3), more=st.integers(0, 3))
-@settings(max_examples=50, deadline=None)
-def test_the_alignment_is_the_most_likely_path(seed: int, labels: list[int], more: int) -> None:
-    frames = len(labels) + sum(a == b for a, b in itertools.pairwise(labels)) + more
-    logits = torch.randn(frames, 4, generator=torch.Generator().manual_seed(seed))
-    log_probs = logits.log_softmax(1).numpy().astype(np.float64)
-    best, begins = -np.inf, []
-    for path in itertools.product(range(4), repeat=frames):
-        if [token for token, _ in itertools.groupby(path) if token != 3] == labels:
-            score = sum(log_probs[t, token] for t, token in enumerate(path))
-            if score > best:
-                best = score
-                begins = [t for t, token in enumerate(path) if token != 3 and (t == 0 or path[t - 1] != token)]
-    found, likelihood = splice.align(log_probs, np.array(labels))
-    assert found.tolist() == begins
-    assert abs(likelihood - best / len(labels)) < 1e-9
-
-
-def spoken(text: str) -> np.ndarray:
-    """A tone for each character, and silence for a space, as long as in tiny_manifest."""
-    time = np.arange(round(CHARACTER * 16000)) / 16000
-    tones = [np.sin(2 * np.pi * 440 * time) * (character != " ") for character in text]
-    return np.concatenate([np.zeros(1600), *tones, np.zeros(1600)])
-
-
-def heard(labels: np.ndarray, frames: int) -> np.ndarray:
-    """What a good model makes of a recording of tiny_manifest: each character where it begins."""
-    log_probs = np.full((frames, len(LETTERS) + 1), -10.0, np.float32)
-    places = np.round((0.1 + CHARACTER * np.arange(len(labels))) / FRAME).astype(int)
-    log_probs[:, -1] = -0.01
-    log_probs[places, -1], log_probs[places, labels] = -10, -0.01
-    return log_probs
+def opened(manifest: Path, cache: Path, times: float = 3.0) -> Spliced:
+    data = Data(train=(Source(str(manifest), spliced=times),), validation=())
+    spliced = open_training_data(data, FEATURES, Training(seed=7), cache)
+    assert isinstance(spliced, Spliced)
+    return spliced
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint whose model hears what is said."""
-
-    def results(model, corpus, device) -> Iterator[tuple[int, Result]]:  # type: ignore[no-untyped-def]
-        for index, labels in enumerate(corpus.labels):
-            yield index, Result(heard(labels, round(float(corpus.store.frames[index]) * 0.01 / FRAME)), 0.0)
-
-    monkeypatch.setattr(splice, "log_probabilities", results)
-    return written(tmp_path / "checkpoint", LETTERS)
+def spliced(cut_manifest: Path, tmp_path: Path) -> Spliced:
+    return opened(cut_manifest, tmp_path)
 
 
-def written(folder: Path, letters: str) -> Path:
-    shape = ConvolutionAttention(stem=8, width=8, blocks=1, heads=1)
-    model = AcousticModel(Features(), shape, len(letters) + 1)
-    write_checkpoint(folder, Checkpoint(model, Features(), shape, Alphabet(letters), {}), {}, {})
-    return folder
+def test_an_epoch_has_the_recordings_and_so_many_times_their_audio_besides(spliced: Spliced) -> None:
+    recorded, epoch = spliced.corpus, spliced.group(0, 0)
+    whole = len(recorded.utterances)
+    assert epoch.utterances[:whole] == recorded.utterances
+    for index in range(whole):
+        np.testing.assert_array_equal(epoch.store[index], recorded.store[index])
+    more = int(epoch.store.frames[whole:].sum())
+    there = sum(piece.frames for pieces in pieces_of(recorded).values() for piece in pieces)
+    assert abs(more - 3 * there) < LONGEST * recorded.frame_rate
+    assert all(repeat == 1 for repeat in epoch.repeats)
 
 
-def test_words_are_cut_in_the_silence_between_them(checkpoint: Path, tiny_manifest: Path) -> None:
-    found = splice.find_pieces(load_checkpoint(checkpoint), tiny_manifest, "")
-    pieces = {piece.words: piece for piece in found["s"] if piece.audio.name == "0.flac"}
-    assert list(pieces) == [("a",), ("cat",), ("sat",)]
-    silences = [0.1 + CHARACTER * np.array([[1, 2], [5, 6]])]
-    for (before, after), (begin, end) in zip(itertools.pairwise(pieces.values()), silences[0], strict=True):
-        assert before.end == after.begin
-        assert begin <= before.end / splice.SAMPLE_RATE <= end
+def test_what_is_put_together_has_the_words_and_the_sound_of_its_pieces(spliced: Spliced) -> None:
+    recorded, epoch = spliced.corpus, spliced.group(0, 0)
+    words = Counter(word for utterance in recorded.utterances for word in utterance.text.split())
+    for index in range(len(recorded.utterances), len(epoch.utterances)):
+        utterance, features = epoch.utterances[index], epoch.store[index]
+        assert set(utterance.text.split()) <= set(words)
+        assert (utterance.speaker, utterance.source) == ("s", "chords")
+        assert len(features) == epoch.store.frames[index] <= LONGEST * epoch.frame_rate
+        assert epoch.labels[index].tolist() == epoch.alphabet.encode(utterance.text).tolist()
+        lot = epoch.store.lots[index]  # type: ignore[attr-defined]
+        assert [word for piece in lot for word in piece.words] == utterance.text.split()
+        start = 0
+        for piece in lot:
+            of_recording = recorded.utterances[piece.utterance]
+            assert " ".join(piece.words) in of_recording.text
+            assert 1 / (1 + SPEED) <= piece.rate <= 1 + SPEED
+            sound = recorded.store[piece.utterance][piece.begin : piece.end].astype(np.float32)
+            np.testing.assert_allclose(features[start], sound[0])
+            last = features[start + piece.frames - 1]
+            assert np.abs(sound - last).max(1).min() < np.abs(np.diff(sound, axis=0)).max()
+            start += piece.frames
 
 
-def test_what_is_made_has_the_words_that_it_says(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    ended = CliRunner().invoke(app, ["splice", str(checkpoint), str(tiny_manifest), str(out), "--times", "4"])
-    assert ended.exit_code == 0, ended.output
-    rows = [json.loads(line) for line in (out / "spliced.jsonl").read_text().splitlines()]
-    there = sum(json.loads(line)["duration"] for line in tiny_manifest.read_text().splitlines())
-    assert 3 * there < sum(row["duration"] for row in rows) < 4 * there + splice.LONGEST
-    for row in rows:
-        assert row["duration"] <= splice.LONGEST
-        samples, rate = soundfile.read(out / row["audio"])
-        assert rate == splice.SAMPLE_RATE and abs(len(samples) / rate - row["duration"]) < 1e-3
-        # Each character is said for CHARACTER seconds, and so are most of the spaces.
-        letters = len(row["text"].replace(" ", ""))
-        loud = np.sqrt(np.convolve(samples**2, np.ones(160) / 160, "same")) > 0.05
-        assert abs(loud.mean() * row["duration"] / (letters * CHARACTER) - 1) < 0.15
+def test_the_order_is_another_in_each_epoch_and_the_same_when_it_is_asked_for_again(spliced: Spliced) -> None:
+    texts = [[u.text for u in spliced.group(epoch, 0).utterances] for epoch in (0, 1, 0)]
+    assert texts[0] == texts[2] != texts[1]
 
 
-@pytest.mark.parametrize("text", ["a  cat", " a cat", "a cat ", "a"])
-def test_every_piece_has_the_words_that_are_said_in_it(
-    checkpoint: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(splice, "QUIET", np.inf)  # every gap is a cut
-    soundfile.write(tmp_path / "a.flac", spoken(text), 16000)
-    row = {"audio": "a.flac", "text": text, "licence": "CC0"}
-    (tmp_path / "m.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
-    found = splice.find_pieces(load_checkpoint(checkpoint), tmp_path / "m.jsonl", "")
-    if text == " ".join(text.split()):
-        assert len(found) == 2  # without a speaker each recording has one of its own
-        assert all([word for piece in pieces for word in piece.words] == text.split() for pieces in found.values())
-        assert all(piece.licence == "CC0" for pieces in found.values() for piece in pieces)
-    else:
-        assert not found
+def test_what_is_left_out_is_in_no_piece(spliced: Spliced) -> None:
+    gone = spliced.corpus.utterances[0]
+    spliced.leave_out(lambda corpus: {0: Fault("doubt", gone.where, "of it")})
+    places = {u.where for u in spliced.group(0, 0).utterances}
+    assert gone.where not in places and len(spliced.corpus.utterances) == 7
 
 
-def test_what_lies_there_is_not_replaced(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("")
-    ended = CliRunner().invoke(app, ["splice", str(checkpoint), str(tiny_manifest), str(tmp_path / "out")])
-    assert ended.exit_code != 0
-    assert "not replaced" in str(ended.exception)
+def test_speakers_are_not_mixed_and_nobody_is_mixed_with_another_source(cut_manifest: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in cut_manifest.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["audio"] = str(cut_manifest.parent / row["audio"])
+        row["speaker"], row["source"] = ("a", "one") if number < 3 else ("a", "two") if number < 6 else ("", "two")
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    spliced = opened(tmp_path / "m.jsonl", tmp_path / "cache")
+    epoch, recorded = spliced.group(0, 0), spliced.corpus.utterances
+    for lot in epoch.store.lots:  # type: ignore[attr-defined]
+        owners = {(recorded[p.utterance].source, recorded[p.utterance].speaker or p.utterance) for p in lot}
+        assert len(owners) == 1
 
 
-def test_a_word_that_the_checkpoint_cannot_write_is_named(checkpoint: Path, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.flac", spoken("a cat"), 16000)
-    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.flac", "text": "a zoo"}) + "\n")
-    ended = CliRunner().invoke(app, ["splice", str(checkpoint), str(tmp_path / "m.jsonl"), str(tmp_path / "out")])
-    assert ended.exit_code != 0
-    assert "outside the alphabet" in str(ended.exception)
+@given(
+    lengths=st.lists(st.integers(3, 1400), min_size=1, max_size=20),
+    wanted=st.integers(1, 20_000),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=100, deadline=None)
+def test_lots_are_as_long_as_wanted_and_take_the_pieces_in_turn(lengths: list[int], wanted: int, seed: int) -> None:
+    pieces = [Piece(index, 0, length) for index, length in enumerate(lengths)]
+    lots = list(lots_of(pieces, wanted, 100, np.random.default_rng(seed)))
+    total = sum(piece.frames for lot in lots for piece in lot)
+    assert wanted <= total < wanted + LONGEST * 100 * (1 + SPEED)
+    for lot in lots:
+        assert len(lot) == 1 or sum(piece.frames for piece in lot) <= LONGEST * 100
+    counts = Counter(piece.utterance for lot in lots for piece in lot)
+    assert max(counts.values()) - min(counts.get(index, 0) for index in range(len(lengths))) <= 1
 
 
-def test_a_checkpoint_without_words_is_refused(tiny_manifest: Path, tmp_path: Path) -> None:
-    folder = written(tmp_path / "letters", LETTERS.replace(" ", ""))
-    ended = CliRunner().invoke(app, ["splice", str(folder), str(tiny_manifest), str(tmp_path / "out")])
-    assert ended.exit_code != 0
-    assert "no space" in str(ended.exception)
+def test_a_source_without_cuts_has_no_more_than_its_recordings(tiny_manifest: Path, tmp_path: Path) -> None:
+    assert len(opened(tiny_manifest, tmp_path).group(0, 0).utterances) == 8
 
 
-def test_a_checkpoint_that_hears_nothing_is_refused(
-    tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(splice, "LIKELY", -1e-3)
-    folder = written(tmp_path / "deaf", LETTERS)
-    ended = CliRunner().invoke(app, ["splice", str(folder), str(tiny_manifest), str(tmp_path / "out")])
-    assert ended.exit_code != 0
-    assert "hears none of the texts" in str(ended.exception)
+def test_nothing_is_spliced_unless_asked_for(cut_manifest: Path, tmp_path: Path) -> None:
+    data = Data(train=(Source(str(cut_manifest)),), validation=())
+    assert isinstance(open_training_data(data, FEATURES, Training(), tmp_path), Corpus)
+
+
+def test_shards_cannot_be_spliced(tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]) -> None:
+    prepare([tiny_manifest], tmp_path / "shards", size=4)
+    data = Data(train=(Source(str(tmp_path / "shards"), spliced=1.0),), validation=())
+    with pytest.raises(RecipeError) as caught:
+        open_training_data(data, FEATURES, Training(), tmp_path)
+    one_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        "no",
+        [0],
+        [[0, 0.1, 3]],
+        [["0", 0.1]],
+        [[0, True]],
+        [[0, 0.1], [0, 0.5]],
+        [[0, 0.5], [1, 0.5]],
+        [[0, 0.1], [4, 0.5]],
+        [[-1, 0.1]],
+        [[0, -0.1]],
+        [[0, float("nan")], [1, 0.3]],
+    ],
+)
+def test_cuts_that_are_none_are_a_fault_of_the_line(cuts: object, one_sentence: Callable[[str], None]) -> None:
+    line = json.dumps({"audio": "a.flac", "text": "one two three", "cuts": cuts})
+    found = read_row(Path(), "line 1", line)
+    assert isinstance(found, Fault)
+    one_sentence(str(found))
+
+
+def test_a_run_keeps_how_much_is_spliced(tiny_recipe: Callable[..., Recipe]) -> None:
+    from asr_training.run import unchangeable
+
+    recipe = tiny_recipe()
+    assert unchangeable(recipe, 1, False)["spliced of its data"] == [0.0]

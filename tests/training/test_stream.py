@@ -98,11 +98,24 @@ def test_an_epoch_takes_every_utterance_once_or_as_often_as_it_is_repeated(
     assert first != second
 
 
-@pytest.mark.parametrize(("stop_after", "workers"), [(1, 0), (2, 3), (3, 1), (4, 2), (7, 2)])
+@pytest.mark.parametrize(
+    ("kind", "stop_after", "workers"),
+    [("shards", stop_after, workers) for stop_after, workers in ((1, 0), (2, 3), (3, 1), (4, 2), (7, 2))]
+    + [("spliced", 1, 0), ("spliced", 14, 2)],
+)
 def test_a_run_that_dies_at_any_step_goes_on_bit_for_bit(
-    streamed: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, workers: int
+    streamed: Callable[..., Recipe],
+    cut_manifest: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    stop_after: int,
+    workers: int,
 ) -> None:
     recipe = streamed(at_once=2, epochs=3, workers=workers)
+    if kind == "spliced":  # put together anew in each epoch, of which the first has 12 steps or so
+        train = (Source(str(cut_manifest), spliced=4.0),)
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, train=train))
     fit(recipe, tmp_path / "whole")
     step = loop.step
 

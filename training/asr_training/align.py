@@ -20,6 +20,7 @@ from asr_training.recipe import Source
 SAMPLE_RATE = 16000  # of the samples that are searched for a quiet place
 MARGIN = 0.1, 0.25  # seconds that stay before the first label and behind the last one
 EARLY = 0.05  # seconds from a label to the middle of its sound; the network, which sees both sides, is early
+LEAST = 0.05  # seconds between two cuts
 QUIET = 0.005  # power at a cut, as a share of the recording's
 LIKELY = -2.0  # log-probability of a label in the mean; what lies below is said otherwise than written
 
@@ -74,11 +75,11 @@ def find_cuts(audio: Path, words: int, gaps: np.ndarray, begins: np.ndarray) -> 
     times = (begins * len(samples)).astype(np.int64)
     before, behind, early = (int(seconds * SAMPLE_RATE) for seconds in (*MARGIN, EARLY))
     first, last = max(0, int(times[0]) - before), min(len(samples), int(times[-1]) + behind)
-    quiet = QUIET * float(np.mean(samples[first:last] ** 2))
+    least, quiet = int(LEAST * SAMPLE_RATE), QUIET * float(np.mean(samples[first:last] ** 2))
     cuts = [(0, first)]
     for word, gap in enumerate(gaps, 1):
         place, power = quietest(samples, int(times[gap - 1]) + early, int(times[gap + 1]) + early)
-        if power < quiet:
+        if power < quiet and cuts[-1][1] + least <= place <= last - least:  # a short word can have quiet on both sides
             cuts.append((word, place))
     return [(word, round(place / SAMPLE_RATE, 3)) for word, place in [*cuts, (words, last)]]
 
