@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_runtime.errors import RecipeError
+from asr_training.census import take_census
 from asr_training.corpus import Corpus
 from asr_training.manifest import Fault, read_row
 from asr_training.prepare import prepare
 from asr_training.recipe import Data, Features, Recipe, Source, Training
+from asr_training.run import unchangeable
 from asr_training.splice import LONGEST, SPEED, Piece, Spliced, lots_of, pieces_of
 from asr_training.stream import open_training_data
 
@@ -112,8 +114,19 @@ def test_lots_are_as_long_as_wanted_and_take_the_pieces_in_turn(lengths: list[in
     assert max(counts.values()) - min(counts.get(index, 0) for index in range(len(lengths))) <= 1
 
 
-def test_a_source_without_cuts_has_no_more_than_its_recordings(tiny_manifest: Path, tmp_path: Path) -> None:
-    assert len(opened(tiny_manifest, tmp_path).group(0, 0).utterances) == 8
+def test_a_manifest_without_cuts_is_refused(
+    tiny_manifest: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        opened(tiny_manifest, tmp_path)
+    one_sentence(str(caught.value))
+
+
+def test_how_much_is_made_is_told_and_noted(spliced: Spliced) -> None:
+    census = take_census(spliced, Data(train=(), validation=()), 4)
+    assert census.described()["spliced_hours"] == round(spliced.group(0, 0).hours - spliced.corpus.hours, 2)
+    assert "more of their words" in str(census)
+    assert "more of their words" not in str(take_census(spliced.corpus, Data(train=(), validation=()), 4))
 
 
 def test_nothing_is_spliced_unless_asked_for(cut_manifest: Path, tmp_path: Path) -> None:
@@ -153,7 +166,5 @@ def test_cuts_that_are_none_are_a_fault_of_the_line(cuts: object, one_sentence: 
 
 
 def test_a_run_keeps_how_much_is_spliced(tiny_recipe: Callable[..., Recipe]) -> None:
-    from asr_training.run import unchangeable
-
     recipe = tiny_recipe()
     assert unchangeable(recipe, 1, False)["spliced of its data"] == [0.0]

@@ -6,21 +6,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from asr_training.recipe import Data
+from asr_training.splice import Spliced
 from asr_training.stream import TrainingData
 
 
 @dataclass(frozen=True)
 class Census:
-    """Counts of utterances and speakers, and hours of audio, each utterance once."""
+    """Counts of utterances and speakers, and hours of audio, each utterance once; and what is made of them."""
 
     utterances: int
     hours: float
+    spliced_hours: float  # made of them besides in each epoch
     speakers: int
     left_out: str  # how many utterances, and why, in words
 
     def described(self) -> dict[str, Any]:
-        """Utterances, hours and speakers, for provenance."""
-        return {"utterances": self.utterances, "hours": round(self.hours, 2), "speakers": self.speakers}
+        """Its numbers, for provenance."""
+        made = {"spliced_hours": round(self.spliced_hours, 2)} if self.spliced_hours else {}
+        return {"utterances": self.utterances, "hours": round(self.hours, 2), "speakers": self.speakers, **made}
+
+    def __str__(self) -> str:
+        made = (
+            f" and {self.spliced_hours:.2f} more of their words in another order an epoch" if self.spliced_hours else ""
+        )
+        return f"{self.utterances} utterances, {self.hours:.2f} hours{made}, {self.speakers} speakers; {self.left_out}"
 
 
 def take_census(train: TrainingData, data: Data, stride: int) -> Census:
@@ -37,4 +46,5 @@ def take_census(train: TrainingData, data: Data, stride: int) -> Census:
         f"{either} of {utterances} left out: {too_long} longer than"
         f" {data.longest_seconds:g} s, {too_coarse} with too few frames for their text"
     )
-    return Census(utterances, hours, len(speakers), left_out)
+    spliced_hours = train.group(0, 0).hours - hours if isinstance(train, Spliced) else 0.0
+    return Census(utterances, hours, spliced_hours, len(speakers), left_out)

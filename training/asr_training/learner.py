@@ -96,7 +96,7 @@ class Learner:
         self.objective: nn.Module = Objective(model, config, trigram)
         if processes.count() > 1:
             devices = [device] if device.type == "cuda" else None
-            self.objective = DistributedDataParallel(self.objective, devices, broadcast_buffers=False)
+            self.objective = DistributedDataParallel(self.objective, devices)
         self.optimiser = make_optimiser(model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.float16)
         self.average = moving_average(model, config.ema) if config.ema else None

@@ -165,9 +165,9 @@ def refuse_other_phonemes(train: TrainingData, recipe: Recipe) -> None:
 
 def opening(run: Run) -> str:
     """The first lines of a run: its data, what is left out of them, doubts of them, and what its origin changed."""
-    census = run.census
-    first = f"{census.utterances} utterances, {census.hours:.2f} hours, {census.speakers} speakers; {census.left_out}"
-    return "\n".join([first, *([run.doubts] if run.doubts else []), *(run.origin["changes"] if run.origin else [])])
+    return "\n".join(
+        [str(run.census), *([run.doubts] if run.doubts else []), *(run.origin["changes"] if run.origin else [])]
+    )
 
 
 def remaining(run: Run) -> Iterator[Step]:
