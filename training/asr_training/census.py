@@ -26,9 +26,7 @@ class Census:
         return {"utterances": self.utterances, "hours": round(self.hours, 2), "speakers": self.speakers, **made}
 
     def __str__(self) -> str:
-        made = (
-            f" and {self.spliced_hours:.2f} more of their words in another order an epoch" if self.spliced_hours else ""
-        )
+        made = f" and {self.spliced_hours:.2f} more an epoch in another order" if self.spliced_hours else ""
         return f"{self.utterances} utterances, {self.hours:.2f} hours{made}, {self.speakers} speakers; {self.left_out}"
 
 

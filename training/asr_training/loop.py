@@ -165,9 +165,8 @@ def refuse_other_phonemes(train: TrainingData, recipe: Recipe) -> None:
 
 def opening(run: Run) -> str:
     """The first lines of a run: its data, what is left out of them, doubts of them, and what its origin changed."""
-    return "\n".join(
-        [str(run.census), *([run.doubts] if run.doubts else []), *(run.origin["changes"] if run.origin else [])]
-    )
+    changes = run.origin["changes"] if run.origin else []
+    return "\n".join([str(run.census), *([run.doubts] if run.doubts else []), *changes])
 
 
 def remaining(run: Run) -> Iterator[Step]:
