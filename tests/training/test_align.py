@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from asr_runtime.errors import RecipeError
 from asr_training import align
 from asr_training.checkpoint import Checkpoint, write_checkpoint
 from asr_training.cli import app
@@ -122,6 +123,42 @@ def test_a_text_with_odd_spaces_has_no_cuts(checkpoint: Path, tmp_path: Path, te
         assert [word for word, _ in odd["cuts"]] == [0, 1]
     else:
         assert "cuts" not in odd
+
+
+def test_a_broken_line_is_named_and_nothing_is_written(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio": "a.flac", "text": "a cat"\n')
+    ended = CliRunner().invoke(app, ["align", str(checkpoint), str(tmp_path / "m.jsonl"), str(tmp_path / "out")])
+    assert isinstance(ended.exception, RecipeError) and "line 1" in str(ended.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cuts_of_before_do_not_stay(
+    checkpoint: Path, tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = aligned(checkpoint, tiny_manifest, tmp_path / "out.jsonl")
+    said = rows[0]["text"]
+    rows[0]["text"] = said.replace(" ", "  ", 1)  # which has no alignment
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    again = aligned(checkpoint, tmp_path / "m.jsonl", tmp_path / "again.jsonl")
+    assert "cuts" in rows[0] and "cuts" not in again[0]
+    assert [row["cuts"] for row in again[1:]] == [row["cuts"] for row in rows[1:]]
+
+
+def test_what_lies_there_is_not_replaced(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("mine")
+    ended = CliRunner().invoke(app, ["align", str(checkpoint), str(tiny_manifest), str(tmp_path / "out.jsonl")])
+    assert isinstance(ended.exception, RecipeError) and "not replaced" in str(ended.exception)
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+
+
+def test_recordings_are_found_behind_links_and_absolute_paths_stay(tmp_path: Path) -> None:
+    (tmp_path / "far" / "runs").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.flac").write_text("sound")
+    (tmp_path / "runs").symlink_to(tmp_path / "far" / "runs")
+    audio = align.seen_from(tmp_path / "runs", tmp_path / "data", "a.flac")
+    assert not Path(audio).is_absolute() and (tmp_path / "runs" / audio).read_text() == "sound"
+    assert align.seen_from(tmp_path / "runs", tmp_path / "data", "/elsewhere/a.flac") == "/elsewhere/a.flac"
 
 
 def test_a_word_that_the_checkpoint_cannot_write_is_named(checkpoint: Path, tmp_path: Path) -> None:

@@ -67,7 +67,19 @@ def test_words_of_a_text_get_their_phonemes_in_the_voices_own_letters(tmp_path: 
     assert "bird\tb ɪ ɾ t\n" in out.read_text()
 
 
-@pytest.mark.parametrize("ipa, letters", [("dʒ ʌ dʒ", "JAJ"), ("w ɔ ɾ ɚ", "wctR"), ("l ɪ ɾ əl", "lItAl"), ("ʘ", "")])
+ENGLISH = {
+    "dʒ ʌ dʒ": "JAJ",
+    "w ɔ ɾ ɚ": "wctR",
+    "l ɪ ɾ əl": "lItAl",
+    "ʘ": "",
+    "h o ɹ s": "hcrs",  # hoarse
+    "h ɔ ɹ s": "hcrs",  # horse
+    "m ɜ m ɚ ɹ ɪ ŋ": "mRmRIG",
+    "p ɹ oʊ ɹ eɪ t": "proret",
+}
+
+
+@pytest.mark.parametrize(("ipa", "letters"), ENGLISH.items())
 def test_ipa_becomes_one_letter_a_phoneme(ipa: str, letters: str) -> None:
     assert arpabet(ipa) == letters
 

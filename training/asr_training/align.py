@@ -84,18 +84,35 @@ def find_cuts(audio: Path, words: int, gaps: np.ndarray, begins: np.ndarray) -> 
     return [(word, round(place / SAMPLE_RATE, 3)) for word, place in [*cuts, (words, last)]]
 
 
+def seen_from(folder: Path, before: Path, audio: str) -> str:
+    """The path of a recording for a manifest in `folder`, which another in `before` has as `audio`."""
+    if Path(audio).is_absolute():
+        return audio
+    try:
+        return Path(os.path.relpath(before.resolve() / audio, folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return str(before.resolve() / audio)
+
+
 def align_manifest(checkpoint: Checkpoint, manifest: Path, out: Path, *, pronunciations: str = "") -> tuple[int, int]:
     """Write the lines of `manifest` to `out`, each with the `cuts` of `find_cuts`.
 
     A line whose text is said otherwise than written has none. A checkpoint that writes phonemes needs the
-    `pronunciations` of the words. Returns how many lines have cuts, and how many pieces there are between them. Raises
-    RecipeError for texts that the checkpoint cannot write, and for a checkpoint that hears none of them.
+    `pronunciations` of the words. Returns how many lines have cuts, and how many pieces there are between them.
+
+    Raises RecipeError where `out` is there already, and for texts that the checkpoint cannot write or hears none of.
     """
     if " " not in checkpoint.alphabet.characters:
         raise RecipeError("the checkpoint's alphabet has no space, so that it does not tell words apart; give another")
-    rows = {where: json.loads(line) for where, line in read_lines(manifest)}
+    if out.exists():
+        raise RecipeError(f"{out} is there already, and is not replaced; give another or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
     lines = pieces = 0
     with whole_corpus(checkpoint, (Source(str(manifest)),), pronunciations) as corpus:
+        rows = {where: json.loads(line) for where, line in read_lines(manifest)}
+        for row in rows.values():
+            row.pop("cuts", None)
+            row["audio"] = seen_from(out.parent, manifest.parent, row["audio"])
         space = corpus.alphabet.labels[" "]
         for index, result in log_probabilities(checkpoint.model, corpus, torch.device("cpu")):
             labels, utterance, frames = corpus.labels[index], corpus.utterances[index], len(result.log_probs)
@@ -113,10 +130,7 @@ def align_manifest(checkpoint: Checkpoint, manifest: Path, out: Path, *, pronunc
             f"the checkpoint hears none of the texts of {manifest}; give one trained longer, the right texts, or for a"
             " model of phonemes --pronunciations"
         )
-    for row in rows.values():
-        row["audio"] = os.path.relpath(manifest.parent / row["audio"], out.parent)
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
-    part.write_text("".join(f"{json.dumps(row)}\n" for row in rows.values()), encoding="utf-8")
+    part.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows.values()), encoding="utf-8")
     part.replace(out)
     return lines, pieces

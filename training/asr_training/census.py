@@ -16,7 +16,7 @@ class Census:
 
     utterances: int
     hours: float
-    spliced_hours: float  # made of them besides in each epoch
+    spliced_hours: float  # made of them besides in each epoch, about
     speakers: int
     left_out: str  # how many utterances, and why, in words
 
@@ -44,5 +44,5 @@ def take_census(train: TrainingData, data: Data, stride: int) -> Census:
         f"{either} of {utterances} left out: {too_long} longer than"
         f" {data.longest_seconds:g} s, {too_coarse} with too few frames for their text"
     )
-    spliced_hours = train.group(0, 0).hours - hours if isinstance(train, Spliced) else 0.0
+    spliced_hours = train.more_hours if isinstance(train, Spliced) else 0.0
     return Census(utterances, hours, spliced_hours, len(speakers), left_out)

@@ -31,6 +31,8 @@ class Batch:
     seconds: float  # of audio, without the padding
 
 
+LATEST_CUT = 0.1  # seconds behind the end of the audio, which aligners round differently
+
 # The row in the batch, features [frames, mels] and the fewest output frames that must stay possible, to features.
 Change = Callable[[int, np.ndarray, int], np.ndarray]
 Find = Callable[["Corpus"], dict[int, Fault]]  # what there is to doubt in a corpus, by utterance
@@ -63,7 +65,8 @@ class Corpus:
         self.phonemes = [self.pronunciations.encode(u.text) for u in self.utterances] if self.pronunciations else None
         self.fewest_frames = np.array([required_frames(labels) for labels in self.labels], np.int64)
         self.frame_rate = features.sample_rate / features.hop  # feature frames a second
-        unusable = [fault_of(*pair) for pair in zip(self.utterances, self.store.noticed, strict=True)]
+        seconds = self.store.frames / self.frame_rate
+        unusable = [fault_of(*item) for item in zip(self.utterances, self.store.noticed, seconds, strict=True)]
         self.faults += [fault for fault in unusable if fault]
         self.keep(np.array([fault is None for fault in unusable], bool))
 
@@ -85,8 +88,8 @@ class Corpus:
         more = copy.copy(self)
         labels = [self.alphabet.encode(utterance.text) for utterance in utterances]
         more.utterances, more.labels, more.store = self.utterances + utterances, self.labels + labels, store
-        if self.pronunciations and self.phonemes is not None:
-            more.phonemes = self.phonemes + [self.pronunciations.encode(u.text) for u in utterances]
+        if self.pronunciations:
+            more.phonemes = [self.pronunciations.encode(utterance.text) for utterance in more.utterances]
         fewest = np.array([required_frames(item) for item in labels], np.int64)
         more.fewest_frames = np.concatenate([self.fewest_frames, fewest])
         more.repeats = np.concatenate([self.repeats, np.ones(len(utterances), np.int64)])
@@ -175,13 +178,16 @@ class Corpus:
         return split(np.argsort(self.store.frames, kind="stable"), self.store.frames, 0, seconds * self.frame_rate)
 
 
-def fault_of(utterance: Utterance, noticed: Noticed) -> Fault | None:
-    """What is wrong with a recording, by what was noticed when it was read."""
+def fault_of(utterance: Utterance, noticed: Noticed, seconds: float) -> Fault | None:
+    """What is wrong with a recording of so many seconds, by what was noticed when it was read."""
     if noticed.error:
         return Fault("unreadable audio", utterance.where, noticed.error)
     if noticed.peak < SILENT_PEAK:
         detail = f"{utterance.audio} is silent, no sample is above -60 dB; record it again or remove the line"
         return Fault("silence", utterance.where, detail)
+    if utterance.cuts and utterance.cuts[-1][1] > seconds + LATEST_CUT:
+        last = f"its last cut is at {utterance.cuts[-1][1]:g} s, but {utterance.audio} has {seconds:.2f} s"
+        return Fault("cuts behind the end", utterance.where, f"{last}; cuts are a word and a second each")
     return None
 
 

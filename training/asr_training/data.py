@@ -24,6 +24,8 @@ def find_source(source: Source, data: Data, alphabet: Alphabet) -> list[Utteranc
         spoken.refuse_long_phonemes()
     path = Path(source.path)
     found = [*read_shards(path)] if is_sharded(path) else find_utterances(path)
+    if source.spliced and " " not in alphabet.characters:
+        raise RecipeError(f"[data]: spliced is {source.spliced:g} for {path}, but the alphabet has no space; add it")
     if source.spliced and not any(isinstance(item, Utterance) and item.cuts for item in found):
         raise RecipeError(
             f"[data]: spliced is {source.spliced:g} for {path}, whose lines have no cuts; make a manifest that has them"

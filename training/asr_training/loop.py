@@ -147,7 +147,7 @@ def trigram_of(train: TrainingData) -> Trigram:
 
 
 def count_steps(train: TrainingData, recipe: Recipe, stride: int, parts: int) -> int:
-    """How many steps the first epoch has; in batches of so many seconds others may have one more or less."""
+    """How many steps the first epoch has; others may have a few more or less, by the lengths that meet in a batch."""
     corpora = (train.group(0, number) for number in range(train.groups(0)))
     orders = (c.training_order(recipe.data, recipe.training, stride, 0, parts, i) for i, c in enumerate(corpora))
     return sum(len(order) for order in orders)

@@ -11,6 +11,8 @@ from typing import Any
 
 from asr_runtime.errors import RecipeError, listed
 
+MOST_SECONDS = 1e9  # at which a cut can be
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -93,9 +95,12 @@ def read_row(folder: Path, where: str, line: str) -> Utterance | Fault:
         return Fault("broken line", where, "wanted an object with the texts 'audio' and 'text'; add what is missing")
     cuts = row.get("cuts", [])
     if not are_cuts(cuts, len(row["text"].split())):
-        detail = "'cuts' are not rising pairs of a word of the text and a second; make them anew with asr-train align"
+        detail = (
+            f"the cuts {str(cuts)[:60]} are not rising pairs of a word of the text, from 0 on, and a second; take"
+            " 'cuts' out of the line, or make them anew from a manifest without, with asr-train align"
+        )
         return Fault("broken line", where, detail)
-    source, speaker = (str(row.get(key, "")) for key in ("source", "speaker"))
+    source, speaker = ("" if row.get(key) is None else str(row[key]) for key in ("source", "speaker"))
     cuts = tuple((word, float(second)) for word, second in cuts)
     return Utterance(folder / row["audio"], row["text"], where, source, speaker, cuts)
 
@@ -105,8 +110,11 @@ def are_cuts(cuts: Any, words: int) -> bool:
     pairs = isinstance(cuts, list) and all(isinstance(cut, list) and len(cut) == 2 for cut in cuts)
     if not pairs or not all(type(word) is int and type(second) in (int, float) for word, second in cuts):
         return False
-    rising = all(word < later and second < end for (word, second), (later, end) in itertools.pairwise(cuts))
-    return rising and (not cuts or (cuts[0][0] >= 0 and cuts[0][1] >= 0 and cuts[-1][0] <= words))
+    if not cuts:
+        return True
+    (first, begin), (last, end) = cuts[0], cuts[-1]
+    rising = all(word < later and second < then for (word, second), (later, then) in itertools.pairwise(cuts))
+    return rising and min(first, begin) >= 0 and last <= words and end < MOST_SECONDS
 
 
 def read_librispeech(folder: Path) -> list[Utterance]:

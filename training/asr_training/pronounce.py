@@ -18,7 +18,8 @@ from asr_training.manifest import read_manifest
 STRESS_AND_LENGTH = re.compile("[ˈˌːʲ̩\u200d]|\\([^)]*\\)")
 
 # IPA as espeak-ng writes it for American English to ARPAbet's one-letter code. Schwa and the vowel of "cup" are one
-# (A), as are the vowel of "bird" and its weak form (R), and flap, glottal stop and t.
+# (A), as are the vowel of "bird" and its weak form (R), which has the r, and flap, glottal stop and t; "hoarse" has the
+# vowel of "horse".
 ARPABET = {
     "ɑ": "a",
     "æ": "@",
@@ -31,6 +32,9 @@ ARPABET = {
     "ɛ": "E",
     "ɚ": "R",
     "ɜ": "R",
+    "ɚɹ": "R",
+    "ɜɹ": "R",
+    "oɹ": "cr",
     "eɪ": "e",
     "ɪ": "I",
     "ᵻ": "I",
@@ -77,8 +81,6 @@ ARPABET = {
     "ø": "R",
 }
 IPA = re.compile("|".join(sorted(ARPABET, key=len, reverse=True)) + "|.")
-# Before r espeak-ng tells "hoarse" from "horse", and a vowel before r in the next syllable has that r twice.
-BEFORE_R = re.compile("or|Rr")
 REDUCED = {"a": "A"}  # spoken as a word of its own it is the letter's name
 
 
@@ -114,7 +116,7 @@ def words_of(path: Path) -> list[str]:
 def arpabet(ipa: str) -> str:
     """Phonemes in IPA as ARPAbet's letters, one a phoneme; "" where one has none."""
     letters = [ARPABET.get(sound, "") for sound in IPA.findall(ipa.replace(" ", ""))]
-    return BEFORE_R.sub(lambda two: "cr" if two[0] == "or" else "R", "".join(letters)) if all(letters) else ""
+    return "".join(letters) if all(letters) else ""
 
 
 def speak(words: list[str], language: str) -> list[str]:

@@ -111,7 +111,7 @@ class Augment:
     """Changes of the log-mel features, drawn anew for each utterance and epoch. 0 turns one off."""
 
     speed: float = 0.0  # largest change of speed, as a share: 0.14 is 1/1.14 to 1.14
-    warp: float = 0.0  # largest stretch of the frequency axis, as a share
+    warp: float = 0.0  # largest stretch of the frequency axis, as a share, drawn for its low and its high end
     noise: float = 0.0  # probability of a steady coloured noise floor
     quieter: float = 0.0  # most decibels to turn it down by; what falls below the front end's floor is lost
     telephone: float = 0.0  # probability that what lies above some 3300 to 3900 hertz is lost
@@ -235,7 +235,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
     },
     Augment: {
         "speed": (0, 1),
-        "warp": (0, 0.9),
+        "warp": (0, 0.33),  # beyond it bands would change places
         "noise": (0, 1),
         "quieter": (0, 100),
         "telephone": (0, 1),
@@ -319,6 +319,8 @@ def check_data(data: Data) -> None:
     for name in ("train", "validation"):
         if not getattr(data, name):
             raise RecipeError(f"[data]: the list {name} is empty; name a manifest or a LibriSpeech folder")
+    if any(source.spliced for source in data.validation):
+        raise RecipeError("[data]: spliced is for training data, and validation has it; leave it out there")
     if not data.alphabet or len(set(data.alphabet)) != len(data.alphabet):
         raise RecipeError("[data]: the alphabet is empty or names a character twice; name each once")
     if data.spoken and not data.pronunciations:

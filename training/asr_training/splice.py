@@ -7,6 +7,7 @@ words are exchanged). The cuts come with the manifest, from `asr-train align`.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asr_runtime.errors import RecipeError
 from asr_training.augment import stretch_time
 from asr_training.corpus import Corpus, Find
 from asr_training.feature_store import Noticed, UtteranceFeatures
 from asr_training.manifest import Utterance
 
-SHORTEST, LONGEST = 3.0, 14.0  # seconds of a new utterance
+SHORTEST, LONGEST = 3.0, 14.0  # seconds of a new utterance, at most
+FEWEST_FRAMES = 3  # of a piece
 SPEED = 0.1  # each piece is up to so much faster or slower than it was
 
 
@@ -39,13 +42,22 @@ class Piece:
         return int((self.end - self.begin) / self.rate)
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """Whose pieces go together, and how many times as much audio is made of them."""
+
+    source: str
+    name: str
+    times: float
+
+
 class SplicedFeatures:
     """Mel features of utterances that are made of pieces of others, put together whenever they are asked for."""
 
     def __init__(self, whole: UtteranceFeatures, lots: list[list[Piece]]) -> None:
         self.whole, self.lots = whole, lots
         self.frames = np.array([sum(piece.frames for piece in lot) for lot in lots], np.int64)
-        self.noticed = [whole.noticed[lot[0].utterance] if len(lot) == 1 else Noticed(peak=1.0) for lot in lots]
+        self.noticed = [Noticed() for _ in lots]  # of recordings it is; the data are checked before they are cut
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Features of one utterance, float [frames, mels]."""
@@ -62,11 +74,26 @@ class SplicedFeatures:
 
 
 class Spliced:
-    """Training data some of whose utterances are there in pieces, too, in an order drawn from seed and epoch."""
+    """Training data some of whose utterances are there in pieces, too, in an order drawn from seed and epoch.
 
-    def __init__(self, corpus: Corpus, seed: int) -> None:
-        self.corpus, self.seed = corpus, seed
+    Raises RecipeError where there are no pieces that could be used.
+    """
+
+    def __init__(self, corpus: Corpus, seed: int, longest_seconds: float) -> None:
+        self.corpus, self.seed, self.longest = corpus, seed, min(LONGEST, longest_seconds) * corpus.frame_rate
         self.alphabet, self.pronunciations = corpus.alphabet, corpus.pronunciations
+        self.speakers = pieces_of(corpus, self.longest)
+        if not self.speakers:
+            raise RecipeError(
+                f"[data]: the recordings to be spliced have no piece of at most {self.longest / corpus.frame_rate:g} s;"
+                " set longest_seconds to more, or find more cuts"
+            )
+
+    @property
+    def more_hours(self) -> float:
+        """Hours of audio that are made in each epoch, about."""
+        frames = sum(speaker.times * piece.frames for speaker, pieces in self.speakers.items() for piece in pieces)
+        return frames / self.corpus.frame_rate / 3600
 
     def groups(self, epoch: int) -> int:
         """How many groups an epoch goes through: one."""
@@ -74,7 +101,15 @@ class Spliced:
 
     def group(self, epoch: int, number: int) -> Corpus:
         """All utterances, and behind them those made of their pieces for this epoch."""
-        return spliced(self.corpus, np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(2,))))
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(2,)))
+        utterances, made = self.corpus.utterances, []
+        lots = [[Piece(index, 0, int(frames))] for index, frames in enumerate(self.corpus.store.frames)]
+        for speaker, lot in lots_of(self.speakers, self.longest, self.corpus.frame_rate, rng):
+            text = " ".join(word for piece in lot for word in piece.words)
+            first = utterances[lot[0].utterance]
+            made.append(Utterance(first.audio, text, first.where, speaker.source, speaker.name))
+            lots.append(lot)
+        return self.corpus.with_more(made, SplicedFeatures(self.corpus.store, lots))
 
     def parts(self) -> Iterator[Corpus]:
         """The utterances as they were recorded, once."""
@@ -83,49 +118,46 @@ class Spliced:
     def leave_out(self, find: Find) -> None:
         """Leave out what `find` finds from now on, pieces of it as well."""
         self.corpus.leave_out(find)
+        self.speakers = pieces_of(self.corpus, self.longest)
 
 
-def spliced(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """A corpus with more utterances, made of the pieces of its own, as much audio as their sources' `spliced` says."""
-    lots = [[Piece(index, 0, int(frames))] for index, frames in enumerate(corpus.store.frames)]
-    made: list[Utterance] = []
-    for (source, speaker), pieces in sorted(pieces_of(corpus).items()):
-        wanted = sum(corpus.spliced[piece.utterance] * piece.frames for piece in pieces)
-        for lot in lots_of(pieces, wanted, corpus.frame_rate, rng):
-            lots.append(lot)
-            text = " ".join(word for piece in lot for word in piece.words)
-            first = corpus.utterances[lot[0].utterance]
-            made.append(Utterance(first.audio, text, first.where, source, speaker))
-    return corpus.with_more(made, SplicedFeatures(corpus.store, lots))
+def pieces_of(corpus: Corpus, longest: float) -> dict[Speaker, list[Piece]]:
+    """The pieces between the cuts of a corpus's utterances, of up to `longest` frames however slowly they are played.
 
-
-def pieces_of(corpus: Corpus) -> dict[tuple[str, str], list[Piece]]:
-    """The pieces between the cuts of a corpus's utterances, by source and speaker; without one each is its own."""
-    pieces: defaultdict[tuple[str, str], list[Piece]] = defaultdict(list)
+    They come in the order of the recipe and its lines, which a run that goes on elsewhere finds again.
+    """
+    pieces: defaultdict[Speaker, list[Piece]] = defaultdict(list)
     for index in np.flatnonzero(corpus.spliced):
         utterance, words = corpus.utterances[index], corpus.utterances[index].text.split()
+        speaker = Speaker(utterance.source, utterance.speaker or utterance.where, float(corpus.spliced[index]))
         for (first, begin), (last, end) in itertools.pairwise(utterance.cuts):
             frames = round(begin * corpus.frame_rate), min(round(end * corpus.frame_rate), corpus.store.frames[index])
-            if 3 <= frames[1] - frames[0] <= LONGEST * corpus.frame_rate:
-                piece = Piece(int(index), frames[0], int(frames[1]), tuple(words[first:last]))
-                pieces[utterance.source, utterance.speaker or utterance.where].append(piece)
-    return pieces
+            if FEWEST_FRAMES <= frames[1] - frames[0] <= longest / (1 + SPEED):
+                pieces[speaker].append(Piece(int(index), frames[0], int(frames[1]), tuple(words[first:last])))
+    return dict(pieces)
 
 
-def lots_of(pieces: list[Piece], wanted: float, frame_rate: float, rng: np.random.Generator) -> Iterator[list[Piece]]:
-    """Pieces in a random order, at random rates, in lots of up to a random length, until `wanted` frames are used."""
-    lot: list[Piece] = []
-    length, longest = 0, rng.uniform(SHORTEST, LONGEST) * frame_rate
-    while wanted > 0:
-        for index in rng.permutation(len(pieces)):
-            original = pieces[index]
+def lots_of(
+    speakers: dict[Speaker, list[Piece]], longest: float, frame_rate: float, rng: np.random.Generator
+) -> Iterator[tuple[Speaker, list[Piece]]]:
+    """Pieces of each speaker in a random order, at random rates, in lots of up to a random length, `longest` at most.
+
+    What a last lot has too much is taken off what the next speaker gets: all together have as much as is wanted.
+    """
+    wanted, names = 0.0, list(speakers)
+    for number in rng.permutation(len(names)):
+        speaker, pieces = names[number], speakers[names[number]]
+        wanted += speaker.times * sum(piece.frames for piece in pieces)
+        order: list[int] = []
+        lot: list[Piece] = []
+        length, most = 0, rng.uniform(min(SHORTEST * frame_rate, longest), longest)
+        while wanted > 0:
+            order = order or rng.permutation(len(pieces)).tolist()
             rate = float(np.exp(rng.uniform(-1, 1) * np.log1p(SPEED)))
-            piece = Piece(original.utterance, original.begin, original.end, original.words, rate)
-            if lot and length + piece.frames > longest:
-                yield lot
+            piece = dataclasses.replace(pieces[order.pop()], rate=rate)
+            if lot and length + piece.frames > most:
+                yield speaker, lot
                 wanted -= length
-                lot, length, longest = [], 0, rng.uniform(SHORTEST, LONGEST) * frame_rate
-                if wanted <= 0:
-                    return
+                lot, length, most = [], 0, rng.uniform(min(SHORTEST * frame_rate, longest), longest)
             lot.append(piece)
             length += piece.frames

@@ -92,7 +92,7 @@ def open_training_data(data: Data, features: Features, training: Training, cache
     sharded = [is_sharded(Path(source.path)) for source in data.train]
     if not any(sharded):
         corpus = Corpus(data.train, data, features, cache)
-        return Spliced(corpus, training.seed) if corpus.spliced.any() else corpus
+        return Spliced(corpus, training.seed, data.longest_seconds) if corpus.spliced.any() else corpus
     if not all(sharded):
         other = data.train[sharded.index(False)].path
         raise RecipeError(f"[data]: train names shards and {other}, which is none; make shards of it, too")
