@@ -125,16 +125,14 @@ def test_a_text_with_odd_spaces_has_no_cuts(checkpoint: Path, tmp_path: Path, te
         assert "cuts" not in odd
 
 
-def test_a_broken_line_is_named_and_nothing_is_written(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
+def test_a_broken_line_is_named_and_nothing_is_written(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"audio": "a.flac", "text": "a cat"\n')
     ended = CliRunner().invoke(app, ["align", str(checkpoint), str(tmp_path / "m.jsonl"), str(tmp_path / "out")])
     assert isinstance(ended.exception, RecipeError) and "line 1" in str(ended.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_cuts_of_before_do_not_stay(
-    checkpoint: Path, tiny_manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuts_of_before_do_not_stay(checkpoint: Path, tiny_manifest: Path, tmp_path: Path) -> None:
     rows = aligned(checkpoint, tiny_manifest, tmp_path / "out.jsonl")
     said = rows[0]["text"]
     rows[0]["text"] = said.replace(" ", "  ", 1)  # which has no alignment

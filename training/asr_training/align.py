@@ -16,6 +16,7 @@ from asr_training.checks import whole_corpus
 from asr_training.evaluate import log_probabilities
 from asr_training.manifest import read_lines
 from asr_training.recipe import Source
+from asr_training.text_file import write_whole
 
 SAMPLE_RATE = 16000  # of the samples that are searched for a quiet place
 MARGIN = 0.1, 0.25  # seconds that stay before the first label and behind the last one
@@ -130,7 +131,5 @@ def align_manifest(checkpoint: Checkpoint, manifest: Path, out: Path, *, pronunc
             f"the checkpoint hears none of the texts of {manifest}; give one trained longer, the right texts, or for a"
             " model of phonemes --pronunciations"
         )
-    part = out.with_name(out.name + ".part")
-    part.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows.values()), encoding="utf-8")
-    part.replace(out)
+    write_whole(out, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows.values()))
     return lines, pieces

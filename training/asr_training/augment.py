@@ -17,6 +17,11 @@ def stretch_time(x: np.ndarray, rate: float) -> np.ndarray:
     return np.asarray(x[whole] * (1 - share) + x[whole + 1] * share)
 
 
+def random_rate(share: float, rng: np.random.Generator) -> float:
+    """A rate up to `share` faster or slower, both as likely."""
+    return float(np.exp(rng.uniform(-1, 1) * np.log1p(share)))
+
+
 def warp_frequency(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Move the mel bands of [frames, mels] by a factor from `low` to `high`, as another vocal tract does.
 
@@ -71,7 +76,7 @@ def augment(
 ) -> np.ndarray:
     """Change features [frames, mels]; `strength` 0…1 scales noise and masks, `fewest` output frames stay possible."""
     if config.speed and len(x) > 30:
-        rate = np.exp(rng.uniform(-1, 1) * np.log1p(config.speed))
+        rate = random_rate(config.speed, rng)
         if len(x) / rate / 4 > fewest * 1.1:  # 4 feature frames an output frame is the coarsest model's
             x = stretch_time(x, rate)
     if config.warp:

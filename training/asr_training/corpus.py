@@ -76,11 +76,8 @@ class Corpus:
         self.utterances = [self.utterances[row] for row in rows]
         self.labels = [self.labels[row] for row in rows]
         self.phonemes = [self.phonemes[row] for row in rows] if self.phonemes is not None else None
-        self.repeats, self.spliced, self.fewest_frames = (
-            self.repeats[rows],
-            self.spliced[rows],
-            self.fewest_frames[rows],
-        )
+        self.repeats, self.spliced = self.repeats[rows], self.spliced[rows]
+        self.fewest_frames = self.fewest_frames[rows]
         self.store = self.store.chosen(rows)
 
     def with_more(self, utterances: list[Utterance], store: UtteranceFeatures) -> Corpus:
@@ -88,8 +85,8 @@ class Corpus:
         more = copy.copy(self)
         labels = [self.alphabet.encode(utterance.text) for utterance in utterances]
         more.utterances, more.labels, more.store = self.utterances + utterances, self.labels + labels, store
-        if self.pronunciations:
-            more.phonemes = [self.pronunciations.encode(utterance.text) for utterance in more.utterances]
+        if self.pronunciations and self.phonemes is not None:
+            more.phonemes = self.phonemes + [self.pronunciations.encode(utterance.text) for utterance in utterances]
         fewest = np.array([required_frames(item) for item in labels], np.int64)
         more.fewest_frames = np.concatenate([self.fewest_frames, fewest])
         more.repeats = np.concatenate([self.repeats, np.ones(len(utterances), np.int64)])

@@ -24,6 +24,7 @@ from asr_training.features import MelSpectrogram
 from asr_training.manifest import Utterance
 from asr_training.recipe import Features
 from asr_training.shards import ShardedUtterance
+from asr_training.text_file import write_whole
 
 SILENT_PEAK = 1e-3  # of full scale: -60 dB
 
@@ -141,9 +142,7 @@ def write_features(utterances: list[Utterance], config: Features, values: Path, 
         write_array_header_1_0(target, header)
         shutil.copyfileobj(source, target)
     raw.unlink()
-    part = index.with_suffix(".part")
-    part.write_text(json.dumps(rows), encoding="utf-8")
-    part.replace(index)
+    write_whole(index, json.dumps(rows))
 
 
 @torch.no_grad()

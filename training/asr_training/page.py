@@ -16,6 +16,7 @@ from rapidfuzz.distance import Levenshtein
 from asr_training.corpus import Corpus
 from asr_training.evaluate import Recognised
 from asr_training.report import Row
+from asr_training.text_file import write_whole
 
 SHOWN = 20  # utterances at either end
 CONFUSIONS = 30
@@ -45,9 +46,7 @@ def write_page(path: Path, name: str, rows: Sequence[Row], corpus: Corpus, resul
         *(utterance(corpus, index, results[index].text) for index in order[::-1][:SHOWN]),
     ]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(name)}</title><style>{STYLE}</style>'
-    part = path.with_suffix(".part")
-    part.write_text("\n".join([head, *parts, "</html>\n"]), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "\n".join([head, *parts, "</html>\n"]))
 
 
 def rate(spoken: str, recognised: str) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from asr_runtime.errors import RecipeError
 from asr_training.manifest import read_manifest
+from asr_training.text_file import write_whole
 
 STRESS_AND_LENGTH = re.compile("[ˈˌːʲ̩\u200d]|\\([^)]*\\)")
 
@@ -97,9 +98,7 @@ def pronounce(texts: list[Path], out: Path, language: str = "en-us") -> int:
     if language.startswith("en"):
         spoken = [" ".join(REDUCED.get(word) or arpabet(ipa)) for word, ipa in zip(words, spoken, strict=True)]
     lines = [f"{word}\t{phonemes}\n" for word, phonemes in zip(words, spoken, strict=True) if phonemes]
-    part = out.with_name(out.name + ".part")
-    part.write_text("".join(lines), encoding="utf-8")
-    part.replace(out)
+    write_whole(out, "".join(lines))
     return len(lines)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_training.text_file import write_whole
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,6 +41,4 @@ def format_table(rows: list[Row]) -> str:
 
 def write_table(path: Path, rows: list[Row]) -> None:
     """Write the table in place of the file at `path`."""
-    part = path.with_suffix(".part")
-    part.write_text(format_table(rows), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, format_table(rows))

@@ -19,6 +19,7 @@ from typing import Any
 
 from asr_runtime.errors import RecipeError
 from asr_training.manifest import Utterance, read_lines
+from asr_training.text_file import write_whole
 
 FORMAT = 1
 INDEX = "shards.json"
@@ -95,9 +96,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def write_index(folder: Path, shards: list[dict[str, Any]]) -> None:
     """Write `shards.json`, which makes a folder one of shards."""
-    part = folder / f"{INDEX}.part"
-    part.write_text(json.dumps({"format": FORMAT, "shards": shards}, indent=1), encoding="utf-8")
-    part.replace(folder / INDEX)
+    write_whole(folder / INDEX, json.dumps({"format": FORMAT, "shards": shards}, indent=1))
 
 
 def is_sharded(path: Path) -> bool:

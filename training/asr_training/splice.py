@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr_runtime.errors import RecipeError
-from asr_training.augment import stretch_time
+from asr_training.augment import random_rate, stretch_time
 from asr_training.corpus import Corpus, Find
 from asr_training.feature_store import Noticed, UtteranceFeatures
 from asr_training.manifest import Utterance
@@ -57,7 +57,7 @@ class SplicedFeatures:
     def __init__(self, whole: UtteranceFeatures, lots: list[list[Piece]]) -> None:
         self.whole, self.lots = whole, lots
         self.frames = np.array([sum(piece.frames for piece in lot) for lot in lots], np.int64)
-        self.noticed = [Noticed() for _ in lots]  # of recordings it is; the data are checked before they are cut
+        self.noticed = [Noticed()] * len(lots)  # of recordings it is; the data are checked before they are cut
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Features of one utterance, float [frames, mels]."""
@@ -144,20 +144,20 @@ def lots_of(
 
     What a last lot has too much is taken off what the next speaker gets: all together have as much as is wanted.
     """
-    wanted, names = 0.0, list(speakers)
-    for number in rng.permutation(len(names)):
-        speaker, pieces = names[number], speakers[names[number]]
+    wanted, shortest = 0.0, min(SHORTEST * frame_rate, longest)
+    everyone = list(speakers.items())
+    for number in rng.permutation(len(everyone)):
+        speaker, pieces = everyone[number]
         wanted += speaker.times * sum(piece.frames for piece in pieces)
         order: list[int] = []
         lot: list[Piece] = []
-        length, most = 0, rng.uniform(min(SHORTEST * frame_rate, longest), longest)
+        length, most = 0, rng.uniform(shortest, longest)
         while wanted > 0:
             order = order or rng.permutation(len(pieces)).tolist()
-            rate = float(np.exp(rng.uniform(-1, 1) * np.log1p(SPEED)))
-            piece = dataclasses.replace(pieces[order.pop()], rate=rate)
+            piece = dataclasses.replace(pieces[order.pop()], rate=random_rate(SPEED, rng))
             if lot and length + piece.frames > most:
                 yield speaker, lot
                 wanted -= length
-                lot, length, most = [], 0, rng.uniform(min(SHORTEST * frame_rate, longest), longest)
+                lot, length, most = [], 0, rng.uniform(shortest, longest)
             lot.append(piece)
             length += piece.frames
