@@ -1,8 +1,9 @@
 """`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors; confidences.
 
 The model runs once over the recordings; its log-probabilities are then decoded with many settings. The search is a
-grid, made finer around its best point three times (a pattern search: Hooke and Jeeves 1961). Error counts are steps,
-with plateaus and noise, so there is no derivative to follow, and the grid shows how flat the optimum is.
+grid, made finer around its best point twice, and steps from there to neighbours until none is better (a pattern search:
+Hooke and Jeeves 1961), once more where another width of the search turns out better. Error counts are steps, with
+plateaus and noise, so there is no derivative to follow, and the grid shows how flat the optimum is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from asr_training.text import rate_interval
 
 ALPHAS = (0.3, 0.6, 0.9, 1.2, 1.5)
 BETAS = (-1.0, 0.0, 1.0, 2.0, 3.0)
-REFINEMENTS = 2  # each halves the steps: the last are 0.075 and 0.25
+REFINEMENTS = 2  # each halves the steps
+ALPHA_STEP, BETA_STEP = 0.075, 0.25  # the last ones
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Tuned:
 
 
 def tune(bundle: Bundle, manifest: Path, widths: Mapping[str, Sequence[float]] = {}, threads: int = 1) -> Tuned:
-    """Search alpha and beta for a bundle on recordings with text, then what the search keeps.
+    """Search alpha and beta for a bundle on recordings with text, then what the search keeps, and both again with that.
 
     `widths` has what to try for the fields of `Width`, by name, one after the other.
 
@@ -132,6 +134,7 @@ def tune(bundle: Bundle, manifest: Path, widths: Mapping[str, Sequence[float]] =
     for name, values in widths.items():
         others = [tried(best.alpha, best.beta, Width(**{**best.width._asdict(), name: value})) for value in values]
         best = min([best, *others], key=lambda point: point.rank)
+    best = climb(best, lambda alpha, beta: tried(alpha, beta, best.width))
     words = [len(text.split()) for text in emissions.texts]
     plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}
     heard = beam_search(bundle, True, {**best.settings, **plain}).decode_batch(emissions.log_probs, threads)
@@ -169,7 +172,18 @@ def search(tried: Callable[[float, float], Point]) -> Point:
         alphas = [max(0.0, best.alpha + i * alpha_step) for i in (-1, 0, 1)]
         betas = [best.beta + i * beta_step for i in (-1, 0, 1)]
         best = min((tried(*pair) for pair in itertools.product(alphas, betas)), key=lambda point: point.rank)
-    return best
+    return climb(best, tried)
+
+
+def climb(best: Point, tried: Callable[[float, float], Point]) -> Point:
+    """Go from a point to the best of its eight neighbours until none is better."""
+    while True:
+        alphas = [max(0.0, best.alpha + i * ALPHA_STEP) for i in (-1, 0, 1)]
+        betas = [best.beta + i * BETA_STEP for i in (-1, 0, 1)]
+        around = min((tried(*pair) for pair in itertools.product(alphas, betas)), key=lambda point: point.rank)
+        if around.rank >= best.rank:
+            return best
+        best = around
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------
@@ -178,8 +192,11 @@ LEFT, TOP, WIDTH, HEIGHT = 60, 50, 520, 360
 
 
 def surface(tuned: Tuned) -> str:
-    """An SVG of the word error rates over alpha and beta: a disc for each point, darker where errors are fewer."""
-    points = [point for point in tuned.points if point.width == tuned.points[0].width]
+    """An SVG of the word error rates over alpha and beta: a disc for each, of its best width, darker where lower."""
+    best: dict[tuple[float, float], Point] = {}
+    for point in sorted(tuned.points, key=lambda point: point.rank):
+        best.setdefault((point.alpha, point.beta), point)
+    points = list(best.values())
     low, high = min(point.wer for point in points), max(point.wer for point in points)
     alphas, betas = [point.alpha for point in points], [point.beta for point in points]
 

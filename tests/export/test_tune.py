@@ -55,12 +55,23 @@ def test_the_search_finds_the_bottom_of_a_bowl() -> None:
     assert abs(best.beta - 1.7) <= 0.25
 
 
+def test_the_search_follows_a_valley_out_of_its_grid() -> None:
+    def valley(alpha: float, beta: float) -> Point:
+        errors = round(1000 * ((alpha - 2.1) ** 2 + (beta + 2.5 * alpha - 2.75) ** 2))
+        return Point(alpha, beta, Width(20, 12.0, -7.0), (errors,), 0, 1000)
+
+    best = search(valley)
+    assert abs(best.alpha - 2.1) <= 0.15
+    assert abs(best.beta + 2.5) <= 0.5
+
+
 def test_tuning_lowers_the_errors_and_prefers_the_smaller_beam(bundle: Path, manifest: Path) -> None:
     tuned = tune(Bundle.load(bundle), manifest, {"beam_size": (40, 10), "token_floor": (-9.0, -6.0)})
     assert (tuned.points[0].wer, tuned.best.wer) == (0.5, 0.0)
     assert tuned.best.alpha < 4
     assert tuned.settings["beam_size"] == 10
     assert tuned.settings["token_floor"] == -6.0
+    assert len({point.alpha for point in tuned.points if point.width == tuned.best.width}) == 3
 
 
 def test_what_makes_more_errors_is_tried_and_left(bundle: Path, manifest: Path) -> None:
