@@ -43,6 +43,19 @@ def test_the_same_generator_gives_the_same_change(seed: int) -> None:
     assert np.array_equal(first, second)
 
 
+@given(st.integers(0, 999))
+def test_views_have_one_speed_and_other_changes(seed: int) -> None:
+    first, second, same = (
+        augment(features(120), FULL, FEATURES, 1.0, 3, np.random.default_rng(seed), view) for view in (0, 1, 1)
+    )
+    assert len(first) == len(second)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(second, same)
+    speed = Augment(speed=0.2)
+    first, second = (augment(features(120), speed, FEATURES, 1.0, 3, np.random.default_rng(seed), i) for i in (0, 1))
+    assert np.array_equal(first, second)
+
+
 def test_a_strength_of_0_leaves_out_noise_and_masks() -> None:
     still = Augment(noise=1.0, telephone=1.0, frequency_masks=2, time_masks_per_second=2.0)
     assert np.array_equal(augment(features(120), still, FEATURES, 0.0, 3, np.random.default_rng(1)), features(120))

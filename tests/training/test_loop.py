@@ -20,8 +20,10 @@ from asr_runtime.errors import RecipeError
 from asr_training import feature_store, loop
 from asr_training.checkpoint import load_checkpoint, read_json, read_tensors
 from asr_training.evaluate import evaluate
+from asr_training.learner import disagreement
 from asr_training.loop import fit, learning_rate
 from asr_training.recipe import CRNN, Augment, ConvolutionAttention, Recipe, Training, read_recipe
+from asr_training.steps import make_batch
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -39,6 +41,7 @@ EVERYTHING = {
     "float16": True,
     "intermediate_weight": 0.3,
     "discriminative": 0.5,
+    "consistency": 0.3,
 }
 
 
@@ -269,6 +272,28 @@ def test_a_discriminative_loss_learns_the_texts_too(tiny_recipe: Callable[..., R
     )
     assert discriminative["cer"]["all"] < 0.3
     assert discriminative["train_loss"] != plain["train_loss"]
+
+
+def test_two_views_that_are_the_same_make_the_same_steps_as_one(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    one, two = (fit(tiny_recipe(epochs=2, consistency=weight), tmp_path / str(weight)) for weight in (0.0, 0.5))
+    for first, second in zip(one.rows, two.rows, strict=True):
+        assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-4)
+        assert second["audio_hours"] == pytest.approx(first["audio_hours"])
+
+
+def test_two_views_learn_to_agree(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    found = []
+    for weight in (1e-9, 2.0):
+        recipe = dataclasses.replace(tiny_recipe(epochs=15, consistency=weight), augment=RANDOM)
+        fit(recipe, tmp_path / str(weight))
+        run = loop.begin(recipe, tmp_path / str(weight), torch.device("cpu"))
+        batch = make_batch(run, 0, run.train.group(0, 0), np.arange(4), 0)
+        with torch.no_grad():
+            log_probs, frames, _ = run.model.eval().encode(batch.features, batch.frames)
+        found.append(float(disagreement(log_probs, frames) / frames.sum()))
+    assert 0 < found[1] < found[0] / 2
 
 
 @pytest.mark.parametrize("number_format", ["bfloat16", "float16"])

@@ -100,6 +100,9 @@ conditioned = false
 """
 
 
+LOSSES = "intermediate_weight = 0.5\ndiscriminative = 0.5\nconsistency = 0.2\n"
+
+
 def test_phonemes_are_learnt_by_two_processes_as_by_one(tiny_manifest: Path, tmp_path: Path) -> None:
     texts = [json.loads(line)["text"] for line in tiny_manifest.read_text().splitlines()]
     words = sorted({word for text in texts for word in text.split()})
@@ -107,7 +110,12 @@ def test_phonemes_are_learnt_by_two_processes_as_by_one(tiny_manifest: Path, tmp
     lexicon.write_text("".join(f"{word}\t{' '.join(word.replace('c', 'k'))}\n" for word in words))
     count = len({letter for word in words for letter in word.replace("c", "k")})
     for name, settings in (("one", "batch_utterances = 6\n"), ("two", "batch_utterances = 3\n")):
-        path = recipe(tmp_path, name, tiny_manifest, settings + "intermediate_weight = 0.5\ndiscriminative = 0.5\n")
+        path = recipe(
+            tmp_path,
+            name,
+            tiny_manifest,
+            settings + LOSSES,
+        )
         text = path.read_text().replace("[data]\n", f'[data]\npronunciations = "{lexicon}"\n')
         model = text[text.index("[model]") : text.index("[training]")]
         path.write_text(text.replace(model, PHONEMES.format(count=count)))

@@ -72,13 +72,24 @@ def mask_bands(x: np.ndarray, config: Augment, strength: float, rng: np.random.G
 
 
 def augment(
-    x: np.ndarray, config: Augment, features: Features, strength: float, fewest: int, rng: np.random.Generator
+    x: np.ndarray,
+    config: Augment,
+    features: Features,
+    strength: float,
+    fewest: int,
+    rng: np.random.Generator,
+    view: int = 0,
 ) -> np.ndarray:
-    """Change features [frames, mels]; `strength` 0…1 scales noise and masks, `fewest` output frames stay possible."""
+    """Change features [frames, mels]; `strength` 0…1 scales noise and masks, `fewest` output frames stay possible.
+
+    Views of the same generator have one speed, so that their frames hold the same sounds, and all else of their own.
+    """
     if config.speed and len(x) > 30:
         rate = random_rate(config.speed, rng)
         if len(x) / rate / 4 > fewest * 1.1:  # 4 feature frames an output frame is the coarsest model's
             x = stretch_time(x, rate)
+    if view:
+        rng = rng.spawn(view)[-1]
     if config.warp:
         x = warp_frequency(x, *(1 + rng.uniform(-config.warp, config.warp, 2)))
     if rng.random() < config.noise * strength:

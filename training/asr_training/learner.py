@@ -21,7 +21,8 @@ from asr_training.recipe import Training
 class Objective(nn.Module):
     """The loss of a model on a batch: CTC, and a second CTC at the intermediate layer if so configured.
 
-    With a trigram of the tokens the likelihood of all texts is taken off, see `denominator`.
+    With a trigram of the tokens the likelihood of all texts is taken off, see `denominator`. With `consistency` the
+    second half of a batch is another view of the first, and what they disagree in is added.
     """
 
     def __init__(self, model: AcousticModel, config: Training, trigram: Trigram | None) -> None:
@@ -48,6 +49,8 @@ class Objective(nn.Module):
         loss = fitted = ctc_loss(log_probs, frames, labels, counts)
         if self.trigram is not None:
             fitted = loss + config.discriminative * denominator(log_probs, frames, self.trigram).sum()
+        if config.consistency:
+            fitted = fitted + config.consistency * disagreement(log_probs, frames)
         weight = config.intermediate_weight
         if intermediate is None or not weight:
             return loss.detach(), fitted, None
@@ -62,6 +65,18 @@ def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) 
     """Negative log-likelihood of the texts of a batch together (Graves et al. 2006); the blank is the last token."""
     blank = log_probs.shape[2] - 1
     return F.ctc_loss(log_probs.transpose(0, 1), labels, frames, counts, blank, reduction="sum", zero_infinity=True)
+
+
+def disagreement(log_probs: Tensor, frames: Tensor) -> Tensor:
+    """How far the halves of a batch are from each other: Kullback-Leibler divergences both ways, over all frames.
+
+    The nearer one goes to the other, which stands still for it (consistency regularisation of CTC: Yao et al. 2024).
+    """
+    first, second = log_probs.chunk(2)
+    both = F.kl_div(first, second.detach(), reduction="none", log_target=True)
+    both = both + F.kl_div(second, first.detach(), reduction="none", log_target=True)
+    audible = torch.arange(both.shape[1], device=both.device) < frames[: len(both), None]
+    return (both.sum(2) * audible).sum()
 
 
 def make_optimiser(model: nn.Module, config: Training) -> torch.optim.AdamW:

@@ -223,7 +223,7 @@ def add_part(run: Run, following: Step, part: int, batch: Batch, last: bool) -> 
     """Add the gradient of one of the `run.parts` parts of a step; return its share of the loss, and audio seconds."""
     corpus, indices = following.corpus, following.indices
     # The processes wait for each other's gradients: one that is left without an utterance takes another's for naught.
-    whole = 1.0 if part < len(indices) else 0.0
+    whole = (1.0 if part < len(indices) else 0.0) / run.recipe.training.views
     characters = sum(len(corpus.labels[index]) for index in indices)
     phonemes = sum(len(corpus.phonemes[index]) for index in indices) if corpus.phonemes else 0
     seeds = np.random.SeedSequence([run.recipe.training.seed, following.number, part])

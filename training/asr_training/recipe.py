@@ -138,6 +138,7 @@ class Training:
     clip_norm: float = 1.0
     intermediate_weight: float = 0.0  # share of a second CTC loss at two thirds of the blocks
     discriminative: float = 0.0  # weight of all texts' likelihood, taken off that of the right one; see denominator.py
+    consistency: float = 0.0  # weight of what two changed versions of an utterance disagree in; 0: there is one
     bfloat16: bool = False  # autocast of matrix products; weights stay float32
     float16: bool = False  # the same in float16, with a scaled loss; for GPUs without bfloat16
     ema: float = 0.0  # decay of the moving average of weights that is validated and kept; 0: none
@@ -146,6 +147,11 @@ class Training:
     validate_every_minutes: float = 0.0  # besides the end of each epoch; 0: only there
     threads: int = 0  # 0: as many as PyTorch takes
     workers: int = 0  # threads that read and change batches ahead, so many steps of them; 0: none
+
+    @property
+    def views(self) -> int:
+        """How many changed versions of each utterance a step hears."""
+        return 2 if self.consistency else 1
 
 
 @dataclass(frozen=True)
@@ -259,6 +265,7 @@ BOUNDS: dict[type, dict[str, tuple[float, float]]] = {
         "clip_norm": (1e-9, 1e9),
         "intermediate_weight": (0, 0.99),
         "discriminative": (0, 1),
+        "consistency": (0, 10),
         "seed": (0, 2**31 - 1),  # a step's own seed is made of it and of the step's number in 64 bits
         "validate_every_minutes": (0, 1_000_000),
         "threads": (0, 1024),

@@ -81,18 +81,23 @@ def own_parts(run: Run) -> range:
 def make_batch(run: Run, step: int, corpus: Corpus, indices: np.ndarray, part: int) -> Batch:
     """One of the parts of a step; a part without utterances has the step's first one.
 
-    All that is random is drawn for an utterance by its place in the step, so that it does not matter who takes it.
+    With two views all utterances come a second time behind the first ones. All that is random is drawn for an utterance
+    by its place in the step, so that it does not matter who takes it.
     """
     recipe, seed = run.recipe, run.recipe.training.seed
     config = recipe.augment
     strength = min(1.0, run.progress_at(step) / config.full_after) if config.full_after else 1.0
 
-    def change(row: int, features: np.ndarray, fewest: int) -> np.ndarray:
-        rng = np.random.default_rng([seed, step, part + row * run.parts])
-        return augment(features, config, recipe.features, strength, fewest, rng)
-
     taken = indices[part :: run.parts]
-    return corpus.batch(taken if len(taken) else indices[:1], change)
+    if not len(taken):
+        taken = indices[:1]
+
+    def change(row: int, features: np.ndarray, fewest: int) -> np.ndarray:
+        view, row = divmod(row, len(taken))
+        rng = np.random.default_rng([seed, step, part + row * run.parts])
+        return augment(features, config, recipe.features, strength, fewest, rng, view)
+
+    return corpus.batch(np.tile(taken, recipe.training.views), change)
 
 
 def ahead(steps: Iterator[Step], workers: int) -> Iterator[Step]:
