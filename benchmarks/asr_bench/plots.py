@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,10 +39,11 @@ class Axis:
     def around(cls, values: Sequence[float], logarithmic: bool, first_pixel: float, last_pixel: float) -> Axis:
         """An axis that has room for all values."""
         if logarithmic:
-            positive = [value for value in values if value > 0] or [1.0]
+            positive = [value for value in values if value >= sys.float_info.min] or [1.0]  # no room below
             return cls(min(positive) / 1.2, max(positive) * 1.2, True, first_pixel, last_pixel)
         low, high = min(values), max(values)
-        room = max(0.08 * (high - low), 0.03 * high) or 1.0  # small differences shall look small
+        room = max(0.08 * (high - low), 0.03 * high)  # small differences shall look small
+        room = room if room >= sys.float_info.min else 1.0
         return cls(max(0.0, low - room), high + room, False, first_pixel, last_pixel)
 
     def pixel(self, value: float) -> float:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr_bench.contestants import KNOWN, WORKER, DecoderFailed, Worker, choose
@@ -289,6 +289,8 @@ def test_the_longest_length_is_one_piece() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(1e-3, 1e6), st.floats(0, 1e4)), min_size=1, max_size=9), st.booleans())
+@example([(1.0, 5e-324)], True)
+@example([(1.0, 1e-322)], False)
 def test_a_chart_is_xml_and_holds_its_points(points: list[tuple[float, float]], logarithmic: bool) -> None:
     picture = chart("a <b> & c", "x", "y", [Line("one", points), Line("two", points[:1])], log_up=logarithmic)
     lines = [element for element in ElementTree.fromstring(picture).iter() if element.tag.endswith("polyline")]
