@@ -1,16 +1,18 @@
 """`asr-export tune`: the language model's weight and the word bonus that make the fewest word errors; confidences.
 
 The model runs once over the recordings; its log-probabilities are then decoded with many settings. The search is a
-grid, made finer around its best point twice, and steps from there to neighbours until none is better (a pattern search:
-Hooke and Jeeves 1961), once more where another width of the search turns out better. Error counts are steps, with
-plateaus and noise, so there is no derivative to follow, and the grid shows how flat the optimum is.
+grid beside the bundle's own settings, made finer around the best point twice, and steps from there to neighbours until
+none is better (a pattern search: Hooke and Jeeves 1961), once more where another width of the search turns out better.
+Error counts are steps, with plateaus and noise, so there is no derivative to follow, and the grid shows how flat the
+optimum is.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +30,8 @@ from asr_training.text import rate_interval
 
 ALPHAS = (0.3, 0.6, 0.9, 1.2, 1.5)
 BETAS = (-1.0, 0.0, 1.0, 2.0, 3.0)
+GRID_STEPS = ALPHAS[1] - ALPHAS[0], BETAS[1] - BETAS[0]
 REFINEMENTS = 2  # each halves the steps
-ALPHA_STEP, BETA_STEP = 0.075, 0.25  # the last ones
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,10 @@ def tune(bundle: Bundle, manifest: Path, widths: Mapping[str, Sequence[float]] =
             seen[key] = measure(bundle, emissions, *key, threads)
         return seen[key]
 
-    tried(own.alpha, own.beta, usual)
-    best = search(lambda alpha, beta: tried(alpha, beta, usual))
+    best = search(tried(own.alpha, own.beta, usual), lambda alpha, beta: tried(alpha, beta, usual))
     for name, values in widths.items():
         others = [tried(best.alpha, best.beta, Width(**{**best.width._asdict(), name: value})) for value in values]
-        best = min([best, *others], key=lambda point: point.rank)
+        best = least([best, *others])
     best = climb(best, lambda alpha, beta: tried(alpha, beta, best.width))
     words = [len(text.split()) for text in emissions.texts]
     plain = {"confidence_scale": 1.0, "confidence_offset": 0.0}
@@ -163,52 +164,60 @@ def measure(bundle: Bundle, emissions: Emissions, alpha: float, beta: float, wid
     return Point(alpha, beta, width, errors, characters, sum(len(spoken.split()) for spoken in emissions.texts))
 
 
-def search(tried: Callable[[float, float], Point]) -> Point:
-    """The best point of a grid over alpha and beta that gets finer around its best."""
-    best = min((tried(*pair) for pair in itertools.product(ALPHAS, BETAS)), key=lambda point: point.rank)
-    alpha_step, beta_step = ALPHAS[1] - ALPHAS[0], BETAS[1] - BETAS[0]
-    for _ in range(REFINEMENTS):
-        alpha_step, beta_step = alpha_step / 2, beta_step / 2
-        alphas = [max(0.0, best.alpha + i * alpha_step) for i in (-1, 0, 1)]
-        betas = [best.beta + i * beta_step for i in (-1, 0, 1)]
-        best = min((tried(*pair) for pair in itertools.product(alphas, betas)), key=lambda point: point.rank)
+Tried = Callable[[float, float], Point]
+
+
+def search(own: Point, tried: Tried) -> Point:
+    """The best of a point and a grid, of finer grids around it, and of what neighbours lead to from there."""
+    best = least([own, *(tried(*pair) for pair in itertools.product(ALPHAS, BETAS))])
+    for halvings in range(1, REFINEMENTS + 1):
+        best = least([best, *neighbours(best, halvings, tried)])
     return climb(best, tried)
 
 
-def climb(best: Point, tried: Callable[[float, float], Point]) -> Point:
+def climb(best: Point, tried: Tried) -> Point:
     """Go from a point to the best of its eight neighbours until none is better."""
-    while True:
-        alphas = [max(0.0, best.alpha + i * ALPHA_STEP) for i in (-1, 0, 1)]
-        betas = [best.beta + i * BETA_STEP for i in (-1, 0, 1)]
-        around = min((tried(*pair) for pair in itertools.product(alphas, betas)), key=lambda point: point.rank)
-        if around.rank >= best.rank:
-            return best
+    while (around := least([best, *neighbours(best, REFINEMENTS, tried)])) is not best:
         best = around
+    return best
+
+
+def neighbours(point: Point, halvings: int, tried: Tried) -> list[Point]:
+    """The eight points around one, as far from it as the grid's steps halved so many times; alpha is never below 0."""
+    alpha_step, beta_step = (step / 2**halvings for step in GRID_STEPS)
+    alphas = [max(0.0, point.alpha + i * alpha_step) for i in (-1, 0, 1)]
+    betas = [point.beta + i * beta_step for i in (-1, 0, 1)]
+    return [tried(*pair) for pair in itertools.product(alphas, betas) if pair != (point.alpha, point.beta)]
+
+
+def least(points: Sequence[Point]) -> Point:
+    """The point with the fewest errors, the first of several."""
+    return min(points, key=lambda point: point.rank)
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------
 
 LEFT, TOP, WIDTH, HEIGHT = 60, 50, 520, 360
+MOST_TICKS = 12
 
 
 def surface(tuned: Tuned) -> str:
-    """An SVG of the word error rates over alpha and beta: a disc for each, of its best width, darker where lower."""
-    best: dict[tuple[float, float], Point] = {}
-    for point in sorted(tuned.points, key=lambda point: point.rank):
-        best.setdefault((point.alpha, point.beta), point)
-    points = list(best.values())
-    low, high = min(point.wer for point in points), max(point.wer for point in points)
-    alphas, betas = [point.alpha for point in points], [point.beta for point in points]
+    """An SVG of the word error rates over alpha and beta: a disc for each, darker where lower, the best ringed in red.
 
-    def place(point: Point) -> tuple[float, float]:
-        x = LEFT + WIDTH * (point.alpha - min(alphas)) / max(1e-9, max(alphas) - min(alphas))
-        return x, TOP + HEIGHT * (max(betas) - point.beta) / max(1e-9, max(betas) - min(betas))
+    All are of the bundle's own width, so that they can be compared, but the best, which may be of another.
+    """
+    own = tuned.points[0].width
+    there = [point for point in tuned.points if point.width == own and point != tuned.best]
+    points = [*sorted(there, key=lambda point: -point.wer), tuned.best]
+    low, high = min(point.wer for point in points), max(point.wer for point in points)
+    across = Scale([point.alpha for point in points], ALPHAS[0], GRID_STEPS[0], LEFT, LEFT + WIDTH)
+    up = Scale([point.beta for point in points], BETAS[0], GRID_STEPS[1], TOP + HEIGHT, TOP)
 
     def disc(point: Point) -> str:
-        x, y = place(point)
+        x, y = across.pixel(point.alpha), up.pixel(point.beta)
         share = (point.wer - low) / max(1e-9, high - low)
         red, green, blue = (round(a + (b - a) * share) for a, b in ((20, 235), (70, 240), (130, 245)))
-        ring = "#d62728" if (point.alpha, point.beta) == (tuned.best.alpha, tuned.best.beta) else "#666"
+        ring = "#d62728" if point is tuned.best else "#666"
         text = "#fff" if share < 0.5 else "#222"
         fill = f"rgb({red},{green},{blue})"
         return (
@@ -216,21 +225,42 @@ def surface(tuned: Tuned) -> str:
             f'<text x="{x:.0f}" y="{y + 4:.0f}" fill="{text}" text-anchor="middle">{100 * point.wer:.1f}</text>'
         )
 
-    discs = "\n".join(disc(point) for point in sorted(points, key=lambda point: -point.wer))
     ticks = [
-        f'<text x="{place(replace(points[0], alpha=alpha))[0]:.0f}" y="{TOP + HEIGHT + 50}" text-anchor="middle">'
-        f"{alpha:g}</text>"
-        for alpha in ALPHAS
+        f'<text x="{across.pixel(alpha):.0f}" y="{TOP + HEIGHT + 50}" text-anchor="middle">{alpha:g}</text>'
+        for alpha in across.ticks
     ]
-    ticks += [
-        f'<text x="{LEFT - 40}" y="{place(replace(points[0], beta=beta))[1] + 4:.0f}">{beta:g}</text>' for beta in BETAS
-    ]
+    ticks += [f'<text x="{LEFT - 40}" y="{up.pixel(beta) + 4:.0f}">{beta:g}</text>' for beta in up.ticks]
+    title = f"word error rate in per cent, {len(tuned.best.word_errors)} recordings, {said(own)}, best ringed in red"
+    if tuned.best.width != own:
+        title += f": {said(tuned.best.width)}"
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 500" font-family="sans-serif" font-size="12">
 <rect width="640" height="500" fill="#fff"/>
-<text x="14" y="13">word error rate in per cent, {len(tuned.best.word_errors)} recordings, best ringed in red</text>
-{discs}
+<text x="14" y="13" font-size="10">{title}</text>
+{chr(10).join(disc(point) for point in points)}
 {chr(10).join(ticks)}
 <text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 75}" text-anchor="middle">alpha, the language model's weight</text>
 <text x="14" y="{TOP - 21}">beta, the bonus per word</text>
 </svg>
 """
+
+
+def said(width: Width) -> str:
+    """A width in words."""
+    return f"beam {width.beam_size}, threshold {width.beam_threshold:g}, floor {width.token_floor:g}"
+
+
+class Scale:
+    """From values to pixels, with ticks at a first one and so many steps from it, fewer where there is no room."""
+
+    def __init__(self, values: Sequence[float], first: float, step: float, low_pixel: int, high_pixel: int) -> None:
+        self.low, self.high = min(values), max(values)
+        self.low_pixel, self.high_pixel = low_pixel, high_pixel
+        while self.high - self.low > MOST_TICKS * step:
+            step *= 2
+        numbers = range(math.ceil((self.low - first) / step - 1e-9), math.floor((self.high - first) / step + 1e-9) + 1)
+        self.ticks = [round(first + number * step, 4) for number in numbers]
+
+    def pixel(self, value: float) -> float:
+        """Where a value stands."""
+        share = (value - self.low) / max(1e-9, self.high - self.low)
+        return self.low_pixel + (self.high_pixel - self.low_pixel) * share

@@ -32,6 +32,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 SMALL = ConvolutionAttention(stem=16, width=16, blocks=3, expansion=2, kernel=3, heads=2, dropout=0.2)
 RANDOM = Augment(0.2, 0.1, noise=0.5, frequency_masks=2, frequency_width=8, time_masks_per_second=2.0, time_width=8)
+MASKS = Augment(noise=0.5, frequency_masks=1, frequency_width=8)
 
 
 EVERYTHING = {
@@ -285,9 +286,10 @@ def test_two_views_that_are_the_same_make_the_same_steps_as_one(
 
 def test_two_views_learn_to_agree(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     found = []
-    for weight in (1e-9, 2.0):
-        recipe = dataclasses.replace(tiny_recipe(epochs=15, consistency=weight), augment=RANDOM)
-        fit(recipe, tmp_path / str(weight))
+    for weight in (1e-9, 1.0):
+        recipe = dataclasses.replace(tiny_recipe(epochs=40, consistency=weight), augment=MASKS)
+        position = fit(recipe, tmp_path / str(weight))
+        assert position.rows[-1]["cer"]["all"] < 0.2  # two that hear nothing agree as well
         run = loop.begin(recipe, tmp_path / str(weight), torch.device("cpu"))
         batch = make_batch(run, 0, run.train.group(0, 0), np.arange(4), 0)
         with torch.no_grad():

@@ -78,18 +78,18 @@ def augment(
     strength: float,
     fewest: int,
     rng: np.random.Generator,
-    view: int = 0,
+    view: np.random.Generator | None = None,
 ) -> np.ndarray:
     """Change features [frames, mels]; `strength` 0…1 scales noise and masks, `fewest` output frames stay possible.
 
-    Views of the same generator have one speed, so that their frames hold the same sounds, and all else of their own.
+    With `view` only the speed is drawn by `rng`, so that the frames of another view hold the same sounds, and all else
+    by `view`.
     """
     if config.speed and len(x) > 30:
         rate = random_rate(config.speed, rng)
         if len(x) / rate / 4 > fewest * 1.1:  # 4 feature frames an output frame is the coarsest model's
             x = stretch_time(x, rate)
-    if view:
-        rng = rng.spawn(view)[-1]
+    rng = view or rng
     if config.warp:
         x = warp_frequency(x, *(1 + rng.uniform(-config.warp, config.warp, 2)))
     if rng.random() < config.noise * strength:

@@ -100,7 +100,8 @@ class Corpus:
 
     def batch(self, indices: np.ndarray, change: Change | None = None) -> Batch:
         """Put some utterances together, their features changed by `change` if it is given."""
-        items = [self.store[index].astype(np.float32) for index in indices]
+        stored = {index: self.store[index].astype(np.float32) for index in dict.fromkeys(indices)}
+        items = [stored[index] for index in indices]
         if change is not None:
             fewest = self.fewest_frames[indices]
             items = [change(row, item, fewest[row]) for row, item in enumerate(items)]

@@ -37,8 +37,8 @@ class Objective(nn.Module):
         counts: Tensor,
         phonemes: Tensor | None,
         phoneme_counts: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the CTC loss, detached, and what is fitted of it and of the intermediate layer, if that is fitted.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return the CTC loss and the disagreement, for the record, and what is fitted of the last and a middle layer.
 
         All are summed over the batch, in natural log.
         """
@@ -49,16 +49,16 @@ class Objective(nn.Module):
         loss = fitted = ctc_loss(log_probs, frames, labels, counts)
         if self.trigram is not None:
             fitted = loss + config.discriminative * denominator(log_probs, frames, self.trigram).sum()
-        if config.consistency:
-            fitted = fitted + config.consistency * disagreement(log_probs, frames)
+        apart = disagreement(log_probs, frames) if config.consistency else torch.zeros_like(loss)
+        fitted = fitted + config.consistency * apart
         weight = config.intermediate_weight
         if intermediate is None or not weight:
-            return loss.detach(), fitted, None
+            return loss.detach(), apart.detach(), fitted, None
         if phonemes is None or phoneme_counts is None:
             second = ctc_loss(intermediate, frames, labels, counts)
         else:
             second = ctc_loss(intermediate, frames, phonemes, phoneme_counts)
-        return loss.detach(), (1 - weight) * fitted, weight * second
+        return loss.detach(), apart.detach(), (1 - weight) * fitted, weight * second
 
 
 def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) 
 def disagreement(log_probs: Tensor, frames: Tensor) -> Tensor:
     """How far the halves of a batch are from each other: Kullback-Leibler divergences both ways, over all frames.
 
-    The nearer one goes to the other, which stands still for it (consistency regularisation of CTC: Yao et al. 2024).
+    Each is drawn to the other, which gets no gradient from that (consistency regularisation of CTC: Yao et al. 2024).
     """
     first, second = log_probs.chunk(2)
     both = F.kl_div(first, second.detach(), reduction="none", log_target=True)
@@ -124,23 +124,24 @@ class Learner:
         assert isinstance(self.average.module, AcousticModel)  # it is a copy of the model
         return self.average.module
 
-    def add_gradient(self, batch: Batch, weight: float, phoneme_weight: float, last: bool) -> float:
+    def add_gradient(self, batch: Batch, weight: float, phoneme_weight: float, last: bool) -> tuple[float, float]:
         """Add the gradient of a batch's loss times `weight`; after the last one the processes exchange theirs.
 
-        `phoneme_weight` is that of an intermediate layer which has labels of its own. Returns the weighted loss.
+        `phoneme_weight` is that of an intermediate layer which has labels of its own. Returns the loss and the
+        views' disagreement, both times `weight`.
         """
         self.objective.train()
         inputs = (batch.features, batch.frames, batch.labels, batch.label_counts, batch.phonemes, batch.phoneme_counts)
         with contextlib.ExitStack() as stack:
             if isinstance(self.objective, DistributedDataParallel) and not last:
                 stack.enter_context(self.objective.no_sync())
-            loss, fitted, second = self.objective(*(None if x is None else x.to(self.device) for x in inputs))
+            loss, apart, fitted, second = self.objective(*(None if x is None else x.to(self.device) for x in inputs))
             fitted = fitted * weight
             if second is not None:
                 fitted = fitted + second * (weight if batch.phonemes is None else phoneme_weight)
             # DistributedDataParallel takes the mean over the processes, and the sum is wanted.
             self.scaler.scale(fitted * processes.count()).backward()
-        return float(loss) * weight
+        return float(loss) * weight, float(apart) * weight
 
     def update(self, rate: float) -> tuple[float, bool]:
         """Make one step of the optimiser with the gradients so far; returns their norm, and whether it was finite.

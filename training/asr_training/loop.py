@@ -206,7 +206,7 @@ def step(run: Run, following: Step, tensorboard: SummaryWriter | None) -> None:
     makers = zip(mine, following.batches, strict=True)
     done = [add_part(run, following, part, make(), last=part == mine[-1]) for part, make in makers]
     norm, finite = run.learner.update(rate)
-    loss, seconds = processes.total([sum(values) for values in zip(*done, strict=True)], run.device)
+    loss, apart, seconds = processes.total([sum(values) for values in zip(*done, strict=True)], run.device)
     if finite:
         position.loss_sum += loss
         position.loss_steps += 1
@@ -215,12 +215,17 @@ def step(run: Run, following: Step, tensorboard: SummaryWriter | None) -> None:
     position.wall_seconds += time.monotonic() - started
     if position.step % 20 == 0 and tensorboard:
         tensorboard.add_scalar("train/loss", loss, position.step)
+        if config.consistency:
+            tensorboard.add_scalar("train/disagreement", apart, position.step)
         tensorboard.add_scalar("train/learning_rate", rate, position.step)
         tensorboard.add_scalar("train/gradient_norm", norm, position.step)
 
 
-def add_part(run: Run, following: Step, part: int, batch: Batch, last: bool) -> tuple[float, float]:
-    """Add the gradient of one of the `run.parts` parts of a step; return its share of the loss, and audio seconds."""
+def add_part(run: Run, following: Step, part: int, batch: Batch, last: bool) -> tuple[float, float, float]:
+    """Add the gradient of one of the `run.parts` parts of a step.
+
+    Returns its share of the loss and of the views' disagreement, in natural log per token of the step, and its seconds.
+    """
     corpus, indices = following.corpus, following.indices
     # The processes wait for each other's gradients: one that is left without an utterance takes another's for naught.
     whole = (1.0 if part < len(indices) else 0.0) / run.recipe.training.views
@@ -228,8 +233,8 @@ def add_part(run: Run, following: Step, part: int, batch: Batch, last: bool) -> 
     phonemes = sum(len(corpus.phonemes[index]) for index in indices) if corpus.phonemes else 0
     seeds = np.random.SeedSequence([run.recipe.training.seed, following.number, part])
     torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
-    loss = run.learner.add_gradient(batch, whole / characters, whole / max(1, phonemes), last)
-    return loss, whole * batch.seconds
+    loss, apart = run.learner.add_gradient(batch, whole / characters, whole / max(1, phonemes), last)
+    return loss, apart, whole * batch.seconds
 
 
 def validate(run: Run, tensorboard: SummaryWriter | None) -> None:

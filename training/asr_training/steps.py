@@ -94,8 +94,9 @@ def make_batch(run: Run, step: int, corpus: Corpus, indices: np.ndarray, part: i
 
     def change(row: int, features: np.ndarray, fewest: int) -> np.ndarray:
         view, row = divmod(row, len(taken))
-        rng = np.random.default_rng([seed, step, part + row * run.parts])
-        return augment(features, config, recipe.features, strength, fewest, rng, view)
+        place = [seed, step, part + row * run.parts]
+        own = np.random.default_rng([*place, view]) if view else None
+        return augment(features, config, recipe.features, strength, fewest, np.random.default_rng(place), own)
 
     return corpus.batch(np.tile(taken, recipe.training.views), change)
 
