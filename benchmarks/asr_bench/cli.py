@@ -21,11 +21,13 @@ from asr_bench.systems import KNOWN, OURS, entries
 from asr_bench.task import Task
 from asr_runtime.bundle import Bundle
 from asr_runtime.errors import AsrError, sentence
-from asr_runtime.recognizer import is_pronounced, load
+from asr_runtime.recognizer import is_pronounced, load, place
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
-BundlePath = Annotated[Path, typer.Argument(help="Bundle: a folder or .asr file.")]
+BundlePath = Annotated[
+    Path, typer.Argument(help="Bundle: a folder, an .asr file, or english, which comes along.", callback=place)
+]
 ManifestPath = Annotated[Path, typer.Argument(help="JSON lines with audio, text and source.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Name = Annotated[str | None, typer.Option(help="Name of the result's files.")]

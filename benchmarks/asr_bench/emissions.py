@@ -16,7 +16,7 @@ from asr_runtime import engines
 from asr_runtime.bundle import Bundle
 from asr_runtime.decoder import Hypothesis
 from asr_runtime.errors import DecoderError
-from asr_runtime.recognizer import Recognizer, best_path
+from asr_runtime.recognizer import Recognizer, best_path, place
 
 ENGLISH = (" ", *"abcdefghijklmnopqrstuvwxyz", "'", "")
 FRAME_SECONDS = 0.04
@@ -71,6 +71,7 @@ def obtain(
     if (path is None) == (bundle is None) or (bundle is None) != (manifest is None):
         raise DecoderError("give log-probabilities either as --emissions, or as --bundle and --manifest.")
     if bundle and manifest:
+        bundle = place(bundle)
         found = compute_emissions(bundle, read_manifest(manifest)[chosen])
         described = {"name": manifest.name, "bundle": Bundle.load(bundle).name}
     elif path:

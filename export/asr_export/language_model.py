@@ -147,7 +147,8 @@ def count_words(texts: Sequence[Path], settings: Settings) -> Counts:
     kept = tuple(sorted(word for word, count in seen.items() if count >= settings.vocabulary_minimum))
     if not kept:
         raise ExportError(
-            f"no word of the text is seen {settings.vocabulary_minimum} times; give more text, or a lower minimum."
+            f"no word of the text is seen {settings.vocabulary_minimum} times;"
+            " give more text, or a lower --vocabulary-minimum."
         )
     return Counts(sentences, seen.total(), len(seen), kept)
 

@@ -264,7 +264,7 @@ def refuse_overwrite(path: Path, force: bool) -> None:
     if not path.exists():
         return
     if not force:
-        raise BundleError(f"{path}: something lies here already; give another path, or force it to be replaced.")
+        raise BundleError(f"{path}: something lies here already; give another path, or --force to replace it.")
     is_bundle = (path / MANIFEST).is_file() if path.is_dir() else zipfile.is_zipfile(path)
     if not is_bundle:
         raise BundleError(f"{path}: what lies here is not a bundle, so it is not replaced; give another path.")
@@ -278,7 +278,7 @@ def replaced_files(path: str | Path, bundle: Bundle, new: Sequence[NewFile], for
     slots, names = {_slot(file) for file in new}, {file.path or file.source.name for file in new}
     taken = [file for file in bundle.files if _slot(file) in slots or file.path in names]
     if taken and not force:
-        raise BundleError(f"{path}: there is a {taken[0].role} already ({taken[0].path}); force it to be replaced.")
+        raise BundleError(f"{path}: there is a {taken[0].role} already ({taken[0].path}); give --force to replace it.")
     return taken
 
 

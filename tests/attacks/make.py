@@ -606,7 +606,7 @@ def checkpoint(folder: Path, config: bytes | None = None, **model: Any) -> Path:
     return made
 
 
-@opened_as("checkpoint", "give the folder of a checkpoint")
+@opened_as("checkpoint", "the checkpoint is damaged")
 def nests_json_of_a_checkpoint_deeply(folder: Path) -> Path:
     return checkpoint(folder, b"[" * 200_000)
 

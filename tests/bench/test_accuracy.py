@@ -215,6 +215,13 @@ def test_the_english_normaliser_undoes_spelling_and_contractions(
     assert [json.loads(line)["reference"] for line in lines] == ["hello world", "it is the color of 20"]
 
 
+def test_the_bundle_that_comes_along_has_a_name(bench: Bench, manifest: Path) -> None:
+    done = bench("accuracy", "english", manifest, "--decoder", "beam", cwd=manifest.parent)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((manifest.parent / "asr-bench-results" / "accuracy-test.json").read_text())
+    assert found["bundle"]["name"] == "english"
+
+
 def test_an_unknown_normaliser_is_refused(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
     done = bench("accuracy", tone_bundle, manifest, "--normaliser", "french")
     assert done.returncode == 2

@@ -138,6 +138,8 @@ def test_nothing_is_overwritten_without_force(
 
 def test_broken_checkpoints_are_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(["to-onnx", str(tmp_path / "none"), str(tmp_path / "b")], "give the folder of a checkpoint", capsys)
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    refused(["to-onnx", str(tmp_path / "run"), str(tmp_path / "b")], f"{tmp_path / 'run' / 'best'} say", capsys)
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "config.json").write_bytes((checkpoint / "config.json").read_bytes())

@@ -83,6 +83,12 @@ def test_all_faults_are_counted_and_listed(trained: Callable[..., Recipe], tmp_p
     assert sorted(int(row.split("jsonl, line ")[1].split(":")[0]) for row in listed) == [4, 5, 6, 7, 8, 9]
 
 
+def test_a_fault_of_data_that_are_learnt_by_heart_counts_once(trained: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = trained([*GOOD, *FAULTS.values()])
+    with pytest.raises(RecipeError, match="1 × broken line"):
+        fit(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation=recipe.data.train)), tmp_path)
+
+
 @pytest.mark.parametrize("kind", DOUBTS)
 def test_a_doubt_is_told_and_listed_and_the_run_goes_on(
     kind: str, trained: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from asr_runtime.errors import RecipeError
 from asr_training import feature_store, loop
-from asr_training.checkpoint import load_checkpoint, read_json, read_tensors
+from asr_training.checkpoint import load_checkpoint, read_json, read_tensors, write_tensors
 from asr_training.evaluate import evaluate
-from asr_training.learner import disagreement
+from asr_training.learner import Learner, disagreement
 from asr_training.loop import fit, learning_rate
 from asr_training.recipe import CRNN, Augment, ConvolutionAttention, Recipe, Training, read_recipe
 from asr_training.steps import make_batch
@@ -316,6 +316,47 @@ def test_a_step_whose_gradient_overflows_is_left_out_and_the_scale_falls(
     assert not finite
     assert run.learner.scaler.get_scale() == scale / 2
     assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+def test_steps_without_a_finite_gradient_have_no_loss_and_end_the_run(
+    tiny_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_sentence: Callable[[str], None],
+) -> None:
+    monkeypatch.setattr(Learner, "update", lambda _learner, _rate: (math.nan, False))
+    position = fit(tiny_recipe(epochs=1), tmp_path / "short")
+    assert math.isnan(position.rows[0]["train_loss"])
+    with pytest.raises(RecipeError, match="the last 50 steps up to 50 had no finite gradient") as caught:
+        fit(tiny_recipe(epochs=60), tmp_path / "long")
+    one_sentence(str(caught.value))
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    fit(tiny_recipe(epochs=1), tmp_path)
+    for name in ("training.safetensors", "model.safetensors"):
+        tensors = read_tensors(tmp_path / "last" / name)
+        first = next(key for key, value in tensors.items() if value.numel() > 1)
+        tensors[first].view(-1)[1] = math.nan
+        write_tensors(tmp_path / "last" / name, tensors)
+        with pytest.raises(RecipeError, match=rf"{name}: {first} holds what is not finite; .*remove it to begin anew"):
+            fit(tiny_recipe(epochs=2), tmp_path)
+
+
+def test_a_run_says_that_its_views_are_the_same_and_that_it_is_done(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = dataclasses.replace(tiny_recipe(epochs=1, consistency=0.1), augment=Augment(speed=0.2))
+    fit(recipe, tmp_path)
+    said = capsys.readouterr().err
+    assert said.startswith(recipe.data.train[0].path)
+    assert "both views are the same" in said
+    assert "nothing is left" not in said
+    recipe = dataclasses.replace(recipe, augment=MASKS)
+    fit(recipe, tmp_path)
+    said = capsys.readouterr().err
+    assert "both views are the same" not in said
+    assert "nothing is left to train: epochs is 1" in said
 
 
 def test_batches_whose_gradients_are_summed_are_one_large_batch(

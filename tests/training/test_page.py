@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import io
+import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -24,6 +26,7 @@ def test_the_page_holds_curves_confusions_and_utterances_and_loads_nothing(
 ) -> None:
     corpus = loop.begin(tiny_recipe(), tmp_path, torch.device("cpu")).validation
     rows = [Row(e, e, 1.0, 1.0, 2.0 / e, 3.0 / e, {"all": 1 / e}, {"all": 0.5 / e}) for e in (1, 2, 3)]
+    rows[1] = dataclasses.replace(rows[1], train_loss=math.nan)
     texts = [u.text for u in corpus.utterances]
     texts[0], texts[1] = "a bat sat", "<b>"
     write_page(tmp_path / "report.html", "mine & yours", rows, corpus, [Recognised(text, 0.0) for text in texts])
@@ -31,6 +34,8 @@ def test_the_page_holds_curves_confusions_and_utterances_and_loads_nothing(
     HTMLParser().feed(page)
     assert "mine &amp; yours" in page
     assert page.count("<polyline") == 4
+    assert page.count("<circle") == 11  # none for what is no number
+    assert "nan," not in page and ",nan" not in page
     assert "<tr><td>c</td><td>b</td><td>1</td></tr>" in page
     assert page.count("data:image/png;base64,") == 16
     assert "&lt;" in page and "<b>" not in page

@@ -24,6 +24,7 @@ from asr_training.recipe import Features, Model, check_acoustics, convert, from_
 from asr_training.text import Alphabet
 
 FORMAT = 1
+DAMAGED = "the checkpoint is damaged; take another, or remove it to begin anew"
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,29 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(f"cannot read {path} ({error}); give the folder of a checkpoint") from None
+        raise RecipeError(f"cannot read {path} ({error}); {DAMAGED}") from None
     if not isinstance(value, dict):
-        raise RecipeError(f"{path} holds no JSON object; give the folder of a checkpoint")
+        raise RecipeError(f"{path} holds no JSON object; {DAMAGED}")
     return value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise RecipeError(f"cannot read {path} ({error}); the checkpoint is damaged, take another") from None
+        raise RecipeError(f"cannot read {path} ({error}); {DAMAGED}") from None
+    for name, values in tensors.items():
+        if values.is_floating_point() and not values.isfinite().all():
+            raise RecipeError(f"{path}: {name} holds what is not finite; {DAMAGED}")
+    return tensors
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint's model, in evaluation mode and float32, with its configuration."""
+    if not (folder / "config.json").is_file():
+        best = f", {folder / 'best'} say" if (folder / "best").is_dir() else ""
+        raise RecipeError(f"{folder} is no checkpoint; give the folder of a checkpoint{best}")
     config = read_json(folder / "config.json")
     if config.get("format") != FORMAT:
         raise RecipeError(
@@ -110,7 +118,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         architecture: Model = convert(Model, config["model"], where)
         alphabet, provenance = Alphabet(str(config["alphabet"])), dict(config["provenance"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RecipeError(f"{where} lacks {error}; the checkpoint is damaged, take another") from None
+        raise RecipeError(f"{where} lacks {error}; {DAMAGED}") from None
     check_acoustics(features, architecture)
     tokens = len(alphabet.tokens)
     with torch.device("meta"):  # sizes are compared before memory is taken for them

@@ -51,6 +51,7 @@ def check_data(train: TrainingData, validation: Corpus, data: Data, stride: int,
     first |= first_of_repeated(train, keys)
     if first:  # which is rare, and only now it is known which they are
         doubts = [doubt for part in train.parts() for doubt in find(part).values()]
+    faults = list(dict.fromkeys(faults))  # a manifest that serves as both has them twice
     listed = faults + doubts
     hashes = told_of_rates(rates, validation.config.sample_rate) if len(rates) > 1 else ""
     if not listed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import signal
 import sys
 import time
@@ -41,6 +42,7 @@ from asr_training.stream import TrainingData, open_training_data
 from asr_training.transfer import refuse_other_origin, start_from
 
 SAVE_EVERY_SECONDS = 300
+MOST_LEFT_OUT = 50  # float16 finds its scale in 16
 
 
 def fit(
@@ -66,6 +68,11 @@ def go_through(run: Run, stopped: list[int], tensorboard: SummaryWriter | None) 
     minutes = run.recipe.training.validate_every_minutes
     for following in remaining(run):
         step(run, following, tensorboard)
+        if run.position.left_out >= MOST_LEFT_OUT:
+            raise RecipeError(
+                f"the last {MOST_LEFT_OUT} steps up to {run.position.step} had no finite gradient;"
+                f" lower the learning rate, and begin from {run.folder / 'best'} or anew"
+            )
         now, first = time.monotonic(), processes.number() == 0
         due = bool(minutes) and now - validated > minutes * 60
         wishes = [bool(stopped), first and due, first and now - saved > SAVE_EVERY_SECONDS]
@@ -164,9 +171,14 @@ def refuse_other_phonemes(train: TrainingData, recipe: Recipe) -> None:
 
 
 def opening(run: Run) -> str:
-    """The first lines of a run: its data, what is left out of them, doubts of them, and what its origin changed."""
-    changes = run.origin["changes"] if run.origin else []
-    return "\n".join([str(run.census), *([run.doubts] if run.doubts else []), *changes])
+    """The first lines of a run: its data, what is left out of them, doubts, its origin's changes, and if it is done."""
+    data = ", ".join(source.path for source in run.recipe.data.train)
+    said = [f"{data}: {run.census}", run.doubts, *(run.origin["changes"] if run.origin else [])]
+    if run.recipe.training.consistency and not run.recipe.views_differ:
+        said += ["consistency: both views are the same, since nothing in [augment] but speed changes them, nor dropout"]
+    if run.position.epoch >= run.recipe.training.epochs:
+        said += [f"nothing is left to train: epochs is {run.recipe.training.epochs}, and so many are done"]
+    return "\n".join(filter(None, said))
 
 
 def remaining(run: Run) -> Iterator[Step]:
@@ -210,6 +222,7 @@ def step(run: Run, following: Step, tensorboard: SummaryWriter | None) -> None:
     if finite:
         position.loss_sum += loss
         position.loss_steps += 1
+    position.left_out = 0 if finite else position.left_out + 1
     position.step += 1
     position.audio_seconds += seconds
     position.wall_seconds += time.monotonic() - started
@@ -246,7 +259,7 @@ def validate(run: Run, tensorboard: SummaryWriter | None) -> None:
         step=position.step,
         audio_hours=position.audio_seconds / 3600,
         minutes=position.wall_seconds / 60,
-        train_loss=position.loss_sum / max(position.loss_steps, 1),
+        train_loss=position.loss_sum / position.loss_steps if position.loss_steps else math.nan,
         validation_loss=scores["all"].loss,
         wer={source: score.wer for source, score in scores.items()},
         cer={source: score.cer for source, score in scores.items()},

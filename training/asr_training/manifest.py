@@ -59,8 +59,8 @@ def find_utterances(path: Path) -> list[Utterance | Fault]:
         found = [read_row(path.parent, where, line) for where, line in read_lines(path)]
     else:
         raise RecipeError(
-            f"no data at {path}: no manifest and no folder of LibriSpeech or shards;"
-            " correct the path, which a recipe gives from the folder that asr-train runs in"
+            f"no data at {path}: no manifest and no folder of LibriSpeech or shards; correct the path"
+            + ("" if path.is_absolute() else f", which goes from {Path.cwd()}")
         )
     if not found:
         raise RecipeError(f"{path} holds no utterances; give a manifest or folder that has some")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 import zlib
 from collections import Counter
@@ -68,12 +69,13 @@ def curves(title: str, rows: Sequence[Row], lines: dict[str, list[float]]) -> st
     """An SVG of some values over epochs."""
     width, height, left, bottom = 640, 240, 50, 30
     most_x = max((row.epoch for row in rows), default=1) or 1
-    most_y = max((value for values in lines.values() for value in values), default=1) or 1
+    most_y = max((value for values in lines.values() for value in values if math.isfinite(value)), default=1) or 1
     drawn = []
     for number, ((name, values), colour) in enumerate(zip(lines.items(), ("#1f77b4", "#d62728"), strict=False)):
         points = [
             (left + (width - left - 10) * row.epoch / most_x, (height - bottom) * (1 - value / most_y) + 5)
             for row, value in zip(rows, values, strict=True)
+            if math.isfinite(value)  # it is not where no step had a gradient
         ]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{line}"/>')

@@ -165,6 +165,15 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     training: Training = field(default_factory=Training)
 
+    @property
+    def views_differ(self) -> bool:
+        """Whether two views of an utterance, at one speed, are heard as different ones."""
+        changes = self.augment
+        masks = changes.frequency_masks or changes.time_masks_per_second
+        return bool(
+            masks or changes.warp or changes.noise or changes.quieter or changes.telephone or self.model.dropout
+        )
+
 
 T = TypeVar("T")
 
@@ -370,4 +379,8 @@ def read_recipe(name_or_path: str) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"recipe {path} cannot be read as TOML: {error}; mend it") from None
-    return check(from_table(Recipe, {"name": path.stem, **table}, f"recipe {path.name}"))
+    recipe = from_table(Recipe, {"name": path.stem, **table}, f"recipe {path.name}")
+    try:
+        return check(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {path.name}: {error}") from None

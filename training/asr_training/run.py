@@ -33,6 +33,7 @@ class Position:
     wall_seconds: float = 0.0
     loss_sum: float = 0.0  # since the last validation
     loss_steps: int = 0
+    left_out: int = 0  # steps in a row whose gradient was not finite
     best_wer: float = math.inf
     rows: list[dict[str, Any]] = field(default_factory=list)
     scale: dict[str, Any] = field(default_factory=dict)  # of the loss, in float16
