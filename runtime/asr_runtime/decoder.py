@@ -121,7 +121,12 @@ def check_settings(names: Iterable[str]) -> None:
 def default_config(language_model: str | os.PathLike[str] | None = None) -> BeamConfig:
     """The settings where none are given: those of BeamConfig, but a `.scorer` package brings its own alpha and beta."""
     weights = None if language_model is None else scorer_weights(language_model)
-    return BeamConfig() if weights is None else BeamConfig(alpha=weights[0], beta=weights[1])
+    if weights is None:
+        return BeamConfig()
+    try:
+        return BeamConfig(alpha=weights[0], beta=weights[1])
+    except DecoderError as error:
+        raise DecoderError(f"the weights in {os.fspath(language_model or '')} cannot be used: {error}") from None
 
 
 def scorer_weights(language_model: str | os.PathLike[str]) -> tuple[float, float] | None:

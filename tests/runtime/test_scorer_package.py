@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asr_runtime.decoder import BeamConfig, BeamSearchDecoder, default_config
@@ -224,6 +224,7 @@ def test_a_package_may_be_cut_anywhere(write: Callable[[bytes], Path]) -> None:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+@example(changes=[(24, 64)])  # a beta that no search takes
 def test_changed_bytes_behind_the_model_never_crash(
     write: Callable[[bytes], Path], changes: list[tuple[int, int]]
 ) -> None:

@@ -215,14 +215,11 @@ def test_a_text_outside_the_alphabet_is_named_with_shard_and_line_or_left_out(
     recipe = dataclasses.replace(recipe, data=data)
     with pytest.raises(RecipeError, match="the character 'ä'") as caught:
         fit(recipe, tmp_path / "run")
-    *faults, count = str(caught.value).splitlines()  # the training and the validation data are the same
-    for fault in faults:
-        one_sentence(fault)
-        assert ".tar, " in fault and "train.jsonl, line 3" in fault
-    assert len(faults) == 2 and count.startswith("2 × character outside the alphabet")
+    one_sentence(str(caught.value))
+    assert ".tar, " in str(caught.value) and "train.jsonl, line 3" in str(caught.value)
     fit(recipe, tmp_path / "run", skip_bad=True)
     assert read_json(tmp_path / "run" / "last" / "config.json")["provenance"]["data"]["utterances"] == 7
-    assert "2 × character outside the alphabet; left out, see" in capsys.readouterr().err
+    assert "1 × character outside the alphabet; left out, see" in capsys.readouterr().err
 
 
 def test_speakers_and_recordings_in_both_sets_are_told_and_can_be_left_out(
@@ -271,7 +268,7 @@ def test_recordings_hashed_at_several_rates_are_told(
         run = loop.begin(dataclasses.replace(recipe, data=data), tmp_path / "run", torch.device("cpu"))
         assert told in loop.opening(run) and "--sample-rate 16000" in loop.opening(run)
     alone = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, train=(slow,), validation=(slow,)))
-    assert "hashed" not in loop.opening(loop.begin(alone, tmp_path / "run", torch.device("cpu")))
+    assert "were hashed" not in loop.opening(loop.begin(alone, tmp_path / "run", torch.device("cpu")))
 
 
 def test_shards_serve_for_validation(tiny_recipe: Callable[..., Recipe], shards: Path, tmp_path: Path) -> None:
