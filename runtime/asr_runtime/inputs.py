@@ -123,8 +123,8 @@ def _in_manifest(path: Path) -> Iterator[Input | AudioError]:
 def _audio_of(line: str, where: str) -> str | AudioError:
     try:
         row: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
+    except (ValueError, RecursionError) as error:
+        return AudioError(f'{where}: this is no JSON ({error}); give JSON like {{"audio": "talk.flac"}}.')
     name = next((row[key] for key in MANIFEST_KEYS if row.get(key)), None) if isinstance(row, dict) else None
     if not isinstance(name, str) or not PurePath(name).name:
         return AudioError(f'{where}: there is no recording; give JSON like {{"audio": "talk.flac"}}.')

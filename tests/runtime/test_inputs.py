@@ -70,7 +70,8 @@ def test_a_manifest_names_recordings_beside_it(tree: Path) -> None:
     [
         (b"", "no lines"),
         (b'{"audio": "a.wav"}\n{"text": "x"}\n', "line 2"),
-        (b"[1]\n", "line 1"),
+        (b"[1]\n", "line 1: there is no recording"),
+        (b"{audio: 1}\n", "line 1: this is no JSON (Expecting property name"),
         (b'{"audio": 7}\n', "line 1"),
         (b'{"audio": ""}\n', "line 1"),
         (b"[" * 100_000, "line 1"),
