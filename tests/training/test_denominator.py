@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_runtime.errors import RecipeError
-from asr_training.denominator import Trigram, denominator
+from asr_training.denominator import Compiled, Total, Trigram, denominator
+from asr_training.kernels import kernels
 from asr_training.learner import ctc_loss
 
 TOKENS = 2
@@ -85,3 +86,25 @@ def test_long_and_certain_recordings_stay_finite() -> None:
     total.sum().backward()
     assert log_probs.grad is not None
     assert torch.isfinite(total).all() and torch.isfinite(log_probs.grad).all()
+
+
+@pytest.mark.skipif(kernels() is None, reason="the package was built without the kernels")
+@given(
+    tokens=st.sampled_from([1, 14, 15, 16, 40]),
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=14),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_kernel_equals_pytorch_with_its_gradient(tokens: int, lengths: list[int], seed: int) -> None:
+    texts = [np.random.default_rng([seed, text]).integers(0, tokens, 9) for text in range(20)]
+    trigram, frames = Trigram(texts, tokens), torch.tensor(lengths)
+    weights = torch.linspace(0.5, 2, len(lengths))
+    results = []
+    for passes in (Compiled, Total):
+        log_probs = log_probabilities(seed, len(lengths), max(lengths), tokens).requires_grad_()
+        total = passes.apply(log_probs, frames, trigram)
+        (total * weights).sum().backward()
+        assert log_probs.grad is not None
+        results.append((total.detach(), log_probs.grad))
+    for ours, exact in zip(*results, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-5)

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from asr_training.depthwise import depthwise, kernel
+from asr_training.depthwise import depthwise
+from asr_training.kernels import kernels
 
-needs_kernel = pytest.mark.skipif(kernel() is None, reason="the package was built without the kernel")
+needs_kernels = pytest.mark.skipif(kernels() is None, reason="the package was built without the kernels")
 
 
-@needs_kernel
+@needs_kernels
 @settings(max_examples=30, deadline=None)
 @given(
     dtype=st.sampled_from([torch.bfloat16, torch.float32]),

@@ -9,14 +9,18 @@ over two states for each pair of tokens: in its second one, and in the blank beh
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from asr_runtime.errors import RecipeError
+from asr_training.kernels import address, kernels
 
+LANES = 16  # floats that the kernel takes at a time
 MOST_TOKENS = 150  # memory grows with the cube: 27 MB for the moves, 4 MB a frame for a batch of 23
 
 
@@ -64,7 +68,8 @@ def denominator(log_probs: Tensor, frames: Tensor, trigram: Trigram) -> Tensor:
     Takes log-probabilities float32 [batch, frames, tokens + 1], the blank last, and int64 [batch] of frames, each at
     least 1.
     """
-    total: Tensor = Total.apply(log_probs, frames, trigram)  # type: ignore[no-untyped-call]
+    passes = Compiled if log_probs.device.type == "cpu" and kernels() is not None else Total
+    total: Tensor = passes.apply(log_probs, frames, trigram)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -124,4 +129,52 @@ class Total(torch.autograd.Function):
             earlier += behind
             earlier[0] += inner
             rest = earlier if everyone[t] else torch.where(inside[t], earlier, rest)
+        return used.transpose(0, 1) * grad[:, None, None], None, None
+
+
+class Compiled(torch.autograd.Function):
+    """The same passes in C (`training/csrc/denominator.c`), on one core.
+
+    States are [token, batch, in the token or in the blank behind it, token before].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, log_probs: Tensor, frames: Tensor, trigram: Trigram
+    ) -> Tensor:
+        """Take and return what `denominator` does."""
+        library = kernels()
+        assert library is not None  # denominator() asks first
+        batch, longest, tokens = log_probs.shape
+        columns = -(-tokens // LANES) * LANES
+        emitted = log_probs.detach().exp().transpose(0, 1).contiguous()
+        frames = frames.contiguous()
+        moves = F.pad(trigram.moves, (0, columns - tokens))
+        states = torch.empty(longest + 1, tokens, batch, 2, columns)
+        states[0] = 0
+        states[0, -1, :, 1, tokens - 1] = 1  # behind no token
+        scales, room = torch.empty(longest, batch), torch.empty(tokens, batch, columns)
+        sizes = [ctypes.c_long(size) for size in (longest, batch, tokens, columns)]
+        library.denominator_forward(*map(address, (states, emitted, frames, moves, scales, room)), *sizes)
+        ends = F.pad(trigram.ends.t(), (0, columns - tokens))[:, None, None]  # by the last token and the one before
+        last = (states[-1] * ends).sum((0, 2, 3))
+        ctx.passed, ctx.ends, ctx.last = (states, emitted, frames, scales), ends, last  # type: ignore[attr-defined]
+        ctx.trigram = trigram  # type: ignore[attr-defined]
+        return scales.log().sum(0) + last.log()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the log-probabilities."""
+        library = kernels()
+        assert library is not None  # the forward pass had it
+        states, emitted, frames, scales = ctx.passed  # type: ignore[attr-defined]
+        longest, batch, tokens = emitted.shape
+        columns = states.shape[-1]
+        rest = (ctx.ends / ctx.last[:, None, None]).expand_as(states[0]).contiguous()  # type: ignore[attr-defined]
+        moves = ctx.trigram.moves.unflatten(1, (2, tokens)).permute(0, 3, 1, 2)  # type: ignore[attr-defined]
+        moves = F.pad(moves, (0, columns - tokens)).contiguous()
+        used, inner, earlier = torch.empty_like(emitted), torch.empty(tokens, batch, columns), torch.empty_like(rest)
+        sizes = [ctypes.c_long(size) for size in (longest, batch, tokens, columns)]
+        passed = map(address, (states, emitted, frames, moves, scales, used, rest, inner, earlier))
+        library.denominator_backward(*passed, *sizes)
         return used.transpose(0, 1) * grad[:, None, None], None, None

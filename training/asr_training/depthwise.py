@@ -8,29 +8,15 @@ same, so nothing else knows.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from asr_training.kernels import address, kernels
+
 CHANNEL_BLOCK = 16  # the kernel works on rows of a multiple of this many channels
-
-
-@cache
-def kernel() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where the package was built without it."""
-    found = importlib.util.find_spec("asr_training._depthwise")  # no module of Python's, but found like one
-    return ctypes.CDLL(found.origin) if found and found.origin else None
-
-
-def address(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a tensor's data lie, as the kernel takes it."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
 TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}  # that the kernel has, as its functions end
 
 
@@ -40,7 +26,7 @@ class DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return y of the shape of x."""
-        library = kernel()
+        library = kernels()
         assert library is not None  # depthwise() asks first
         x, taps = x.contiguous(), weight.detach()[:, 0].t().float().contiguous()
         y, sizes = torch.empty_like(x), [ctypes.c_long(size) for size in (*x.shape, len(taps))]
@@ -53,7 +39,7 @@ class DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of x, weight and bias."""
-        library = kernel()
+        library = kernels()
         assert library is not None
         x, taps = ctx.saved_tensors
         gradient = gradients[0].contiguous()
@@ -71,7 +57,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     fast = x.device.type == "cpu" and x.dtype in TYPES and x.shape[2] % CHANNEL_BLOCK == 0
     # A tracer, as that of torch.onnx.export, would take the kernel's result for a constant.
     traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if fast and torch.is_grad_enabled() and not traced and kernel() is not None:
+    if fast and torch.is_grad_enabled() and not traced and kernels() is not None:
         y: Tensor = DepthwiseFunction.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
     padding, channels = weight.shape[2] // 2, x.shape[2]

@@ -1,19 +1,8 @@
 // Depthwise convolution over time on rows of bfloat16 or float32, [batch][frames][channels], with float32 taps
-// [taps][channels] and float32 sums; channels is a multiple of 16. Plain vector types: the compiler makes a version for
-// each level of the instruction set, and the loader takes the best that the machine has.
-#include <stdint.h>
+// [taps][channels] and float32 sums; channels is a multiple of 16.
+#include "vectors.h"
 
-typedef float Floats __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t Words __attribute__((vector_size(64), aligned(4)));
-typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
-
-enum { LANES = 16, ROWS = 4, TAPS = 8 };
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define VERSIONS __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define VERSIONS
-#endif
+enum { ROWS = 4, TAPS = 8 };
 
 #define Element uint16_t
 #define NAME(function) function##_bfloat16
