@@ -121,17 +121,23 @@ def check_settings(names: Iterable[str]) -> None:
 def default_config(language_model: str | os.PathLike[str] | None = None) -> BeamConfig:
     """The settings where none are given: those of BeamConfig, but a `.scorer` package brings its own alpha and beta."""
     weights = None if language_model is None else scorer_weights(language_model)
-    if weights is None:
-        return BeamConfig()
-    try:
-        return BeamConfig(alpha=weights[0], beta=weights[1])
-    except DecoderError as error:
-        raise DecoderError(f"the weights in {os.fspath(language_model or '')} cannot be used: {error}") from None
+    return BeamConfig() if weights is None else BeamConfig(alpha=weights[0], beta=weights[1])
 
 
 def scorer_weights(language_model: str | os.PathLike[str]) -> tuple[float, float] | None:
-    """Alpha and beta that a `.scorer` package brings; None for any other file."""
-    return _decoder.scorer_weights(os.fspath(language_model)) if Path(language_model).is_file() else None
+    """Alpha and beta that a `.scorer` package brings; None for any other file.
+
+    Raises DecoderError where a search cannot use them.
+    """
+    weights = _decoder.scorer_weights(os.fspath(language_model)) if Path(language_model).is_file() else None
+    if weights is not None:
+        try:
+            BeamConfig(alpha=weights[0], beta=weights[1])
+        except DecoderError as error:
+            raise DecoderError(
+                f"the weights in {os.fspath(language_model)} cannot be used: {error}; give another package"
+            ) from None
+    return weights
 
 
 class BeamSearchDecoder:

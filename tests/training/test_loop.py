@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -327,6 +328,7 @@ def test_steps_without_a_finite_gradient_have_no_loss_and_end_the_run(
     monkeypatch.setattr(Learner, "update", lambda _learner, _rate: (math.nan, False))
     position = fit(tiny_recipe(epochs=1), tmp_path / "short")
     assert math.isnan(position.rows[0]["train_loss"])
+    assert json.loads((tmp_path / "short" / "last" / "config.json").read_text(), parse_constant=pytest.fail)
     with pytest.raises(RecipeError, match="the last 50 steps up to 50 had no finite gradient") as caught:
         fit(tiny_recipe(epochs=60), tmp_path / "long")
     one_sentence(str(caught.value))
@@ -388,10 +390,13 @@ def test_the_average_of_the_weights_is_validated_and_kept(tiny_recipe: Callable[
     assert scored["all"].loss == run.position.rows[-1]["validation_loss"]
 
 
-def test_a_run_ends_when_it_gets_no_better_and_stays_ended(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_run_ends_when_it_gets_no_better_and_stays_ended(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     position = fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=2), tmp_path)
     assert len(position.rows) == 3
     assert fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=2), tmp_path).step == position.step
+    assert "nothing is left to train: patience is 2, and so many validations" in capsys.readouterr().err
     assert len(fit(tiny_recipe(epochs=50, learning_rate=1e-9, patience=3), tmp_path).rows) == 4
 
 

@@ -9,8 +9,8 @@ over two states for each pair of tokens: in its second one, and in the blank beh
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr_runtime.errors import RecipeError
-from asr_training.kernels import address, kernels
+from asr_training.kernels import LANES, call, kernels
 
-LANES = 16  # floats that the kernel takes at a time
-MOST_TOKENS = 150  # memory grows with the cube: 27 MB for the moves, 4 MB a frame for a batch of 23
+MOST_TOKENS = 150  # memory grows with the cube: 27 MB for the moves, 58 for the kernels', 4 a frame of 23 utterances
 
 
 class Trigram:
@@ -54,6 +53,18 @@ class Trigram:
         from_token.diagonal(dim1=0, dim2=2).zero_()
         self.moves = torch.cat([from_token, self.follow], 1)
 
+    @cached_property
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """The moves as the kernels take them: [token left, 2, token before, columns], [left, left for, 2, columns]."""
+        columns = padding(self.tokens + 1)
+        back = self.moves.view(-1, 2, self.tokens + 1, self.tokens + 1).permute(0, 3, 1, 2)
+        return F.pad(self.moves, columns), F.pad(back, columns).contiguous()
+
+
+def padding(tokens: int) -> tuple[int, int]:
+    """What makes rows of so many floats ones that the kernels take, as F.pad wants it."""
+    return 0, -tokens % LANES
+
 
 def smoothed(counts: np.ndarray, less: np.ndarray) -> np.ndarray:
     """Probabilities from counts [..., next], to which those with `less` context add by how many tokens they share."""
@@ -68,7 +79,8 @@ def denominator(log_probs: Tensor, frames: Tensor, trigram: Trigram) -> Tensor:
     Takes log-probabilities float32 [batch, frames, tokens + 1], the blank last, and int64 [batch] of frames, each at
     least 1.
     """
-    passes = Compiled if log_probs.device.type == "cpu" and kernels() is not None else Total
+    fits = log_probs.device.type == "cpu" and (log_probs.dtype, frames.dtype) == (torch.float32, torch.int64)
+    passes = Compiled if fits and kernels() is not None else Total
     total: Tensor = passes.apply(log_probs, frames, trigram)  # type: ignore[no-untyped-call]
     return total
 
@@ -133,9 +145,9 @@ class Total(torch.autograd.Function):
 
 
 class Compiled(torch.autograd.Function):
-    """The same passes in C (`training/csrc/denominator.c`), on one core.
+    """The same passes in C (`training/csrc/denominator.c`), for float32 on a CPU.
 
-    States are [token, batch, in the token or in the blank behind it, token before].
+    States are [token, batch, in the token or in the blank behind it, token before], the last padded to `columns`.
     """
 
     @staticmethod
@@ -143,38 +155,29 @@ class Compiled(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, log_probs: Tensor, frames: Tensor, trigram: Trigram
     ) -> Tensor:
         """Take and return what `denominator` does."""
-        library = kernels()
-        assert library is not None  # denominator() asks first
         batch, longest, tokens = log_probs.shape
-        columns = -(-tokens // LANES) * LANES
         emitted = log_probs.detach().exp().transpose(0, 1).contiguous()
-        frames = frames.contiguous()
-        moves = F.pad(trigram.moves, (0, columns - tokens))
+        moves, frames = trigram.padded[0], frames.contiguous()
+        columns = moves.shape[-1]
         states = torch.empty(longest + 1, tokens, batch, 2, columns)
         states[0] = 0
         states[0, -1, :, 1, tokens - 1] = 1  # behind no token
         scales, room = torch.empty(longest, batch), torch.empty(tokens, batch, columns)
-        sizes = [ctypes.c_long(size) for size in (longest, batch, tokens, columns)]
-        library.denominator_forward(*map(address, (states, emitted, frames, moves, scales, room)), *sizes)
-        ends = F.pad(trigram.ends.t(), (0, columns - tokens))[:, None, None]  # by the last token and the one before
+        sizes = longest, batch, tokens, columns
+        call("denominator_forward", (states, emitted, frames, moves, scales, room), *sizes)
+        ends = F.pad(trigram.ends.t(), padding(tokens))[:, None, None]
         last = (states[-1] * ends).sum((0, 2, 3))
-        ctx.passed, ctx.ends, ctx.last = (states, emitted, frames, scales), ends, last  # type: ignore[attr-defined]
-        ctx.trigram = trigram  # type: ignore[attr-defined]
+        ctx.passed, ctx.rest = (states, emitted, frames, scales), ends / last[:, None, None]  # type: ignore[attr-defined]
+        ctx.moves, ctx.sizes = trigram.padded[1], sizes  # type: ignore[attr-defined]
         return scales.log().sum(0) + last.log()
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of the log-probabilities."""
-        library = kernels()
-        assert library is not None  # the forward pass had it
         states, emitted, frames, scales = ctx.passed  # type: ignore[attr-defined]
-        longest, batch, tokens = emitted.shape
-        columns = states.shape[-1]
-        rest = (ctx.ends / ctx.last[:, None, None]).expand_as(states[0]).contiguous()  # type: ignore[attr-defined]
-        moves = ctx.trigram.moves.unflatten(1, (2, tokens)).permute(0, 3, 1, 2)  # type: ignore[attr-defined]
-        moves = F.pad(moves, (0, columns - tokens)).contiguous()
-        used, inner, earlier = torch.empty_like(emitted), torch.empty(tokens, batch, columns), torch.empty_like(rest)
-        sizes = [ctypes.c_long(size) for size in (longest, batch, tokens, columns)]
-        passed = map(address, (states, emitted, frames, moves, scales, used, rest, inner, earlier))
-        library.denominator_backward(*passed, *sizes)
+        rest = ctx.rest.expand_as(states[0]).contiguous()  # type: ignore[attr-defined]
+        _, batch, tokens, columns = ctx.sizes  # type: ignore[attr-defined]
+        used, inner, earlier = torch.empty_like(emitted), torch.zeros(tokens, batch, columns), torch.empty_like(rest)
+        passed = states, emitted, frames, ctx.moves, scales, used, rest, inner, earlier  # type: ignore[attr-defined]
+        call("denominator_backward", passed, *ctx.sizes)  # type: ignore[attr-defined]
         return used.transpose(0, 1) * grad[:, None, None], None, None

@@ -7,16 +7,14 @@ same, so nothing else knows.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asr_training.kernels import address, kernels
+from asr_training.kernels import LANES, call, kernels
 
-CHANNEL_BLOCK = 16  # the kernel works on rows of a multiple of this many channels
 TYPES = {torch.bfloat16: "bfloat16", torch.float32: "float32"}  # that the kernel has, as its functions end
 
 
@@ -26,12 +24,9 @@ class DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return y of the shape of x."""
-        library = kernels()
-        assert library is not None  # depthwise() asks first
         x, taps = x.contiguous(), weight.detach()[:, 0].t().float().contiguous()
-        y, sizes = torch.empty_like(x), [ctypes.c_long(size) for size in (*x.shape, len(taps))]
-        convolve = getattr(library, f"depthwise_{TYPES[x.dtype]}")
-        convolve(address(x), address(taps), address(bias.detach().float()), address(y), *sizes, 0)
+        y = torch.empty_like(x)
+        call(f"depthwise_{TYPES[x.dtype]}", (x, taps, bias.detach().float(), y), *x.shape, len(taps), 0)
         ctx.save_for_backward(x, taps)
         ctx.types = weight.dtype, bias.dtype
         return y
@@ -39,22 +34,18 @@ class DepthwiseFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of x, weight and bias."""
-        library = kernels()
-        assert library is not None
         x, taps = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         dx, dtaps, dbias = torch.empty_like(x), torch.empty_like(taps), torch.empty(x.shape[2])
-        sizes = [ctypes.c_long(size) for size in (*x.shape, len(taps))]
-        kind = TYPES[x.dtype]
-        getattr(library, f"depthwise_{kind}")(address(gradient), address(taps), None, address(dx), *sizes, 1)
-        differentiate = getattr(library, f"depthwise_gradient_{kind}")
-        differentiate(address(x), address(gradient), address(dtaps), address(dbias), *sizes)
+        sizes, kind = (*x.shape, len(taps)), TYPES[x.dtype]
+        call(f"depthwise_{kind}", (gradient, taps, None, dx), *sizes, 1)
+        call(f"depthwise_gradient_{kind}", (x, gradient, dtaps, dbias), *sizes)
         return dx, dtaps.t()[:, None].to(ctx.types[0]), dbias.to(ctx.types[1])
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve each channel of x [batch, frames, channels] over time with its own taps; padding is zero, size kept."""
-    fast = x.device.type == "cpu" and x.dtype in TYPES and x.shape[2] % CHANNEL_BLOCK == 0
+    fast = x.device.type == "cpu" and x.dtype in TYPES and x.shape[2] % LANES == 0
     # A tracer, as that of torch.onnx.export, would take the kernel's result for a constant.
     traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if fast and torch.is_grad_enabled() and not traced and kernels() is not None:

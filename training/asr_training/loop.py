@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import signal
 import sys
 import time
@@ -71,7 +70,7 @@ def go_through(run: Run, stopped: list[int], tensorboard: SummaryWriter | None) 
         if run.position.left_out >= MOST_LEFT_OUT:
             raise RecipeError(
                 f"the last {MOST_LEFT_OUT} steps up to {run.position.step} had no finite gradient;"
-                f" lower the learning rate, and begin from {run.folder / 'best'} or anew"
+                " lower learning_rate and run it again, or begin anew with another --out"
             )
         now, first = time.monotonic(), processes.number() == 0
         due = bool(minutes) and now - validated > minutes * 60
@@ -175,9 +174,13 @@ def opening(run: Run) -> str:
     data = ", ".join(source.path for source in run.recipe.data.train)
     said = [f"{data}: {run.census}", run.doubts, *(run.origin["changes"] if run.origin else [])]
     if run.recipe.training.consistency and not run.recipe.views_differ:
-        said += ["consistency: both views are the same, since nothing in [augment] but speed changes them, nor dropout"]
+        same = "consistency: both views are the same, since nothing in [augment] but speed changes them, nor dropout"
+        said += [f"{same}; set masks, noise, warp or dropout"]
     if run.position.epoch >= run.recipe.training.epochs:
         said += [f"nothing is left to train: epochs is {run.recipe.training.epochs}, and so many are done"]
+    elif lost_patience(run):
+        patience = f"patience is {run.recipe.training.patience}"
+        said += [f"nothing is left to train: {patience}, and so many validations in a row found no lower WER"]
     return "\n".join(filter(None, said))
 
 
@@ -195,7 +198,7 @@ def remaining(run: Run) -> Iterator[Step]:
                 position.epoch, position.group, position.batch = following.after
                 yield following
                 bar.update()
-                bar.set_postfix(loss=f"{position.loss_sum / max(position.loss_steps, 1):.3f}", refresh=False)
+                bar.set_postfix(loss=f"{position.mean_loss:.3f}", refresh=False)
 
 
 def lost_patience(run: Run) -> bool:
@@ -259,7 +262,7 @@ def validate(run: Run, tensorboard: SummaryWriter | None) -> None:
         step=position.step,
         audio_hours=position.audio_seconds / 3600,
         minutes=position.wall_seconds / 60,
-        train_loss=position.loss_sum / position.loss_steps if position.loss_steps else math.nan,
+        train_loss=position.mean_loss,
         validation_loss=scores["all"].loss,
         wer={source: score.wer for source, score in scores.items()},
         cer={source: score.cer for source, score in scores.items()},

@@ -38,6 +38,11 @@ class Position:
     rows: list[dict[str, Any]] = field(default_factory=list)
     scale: dict[str, Any] = field(default_factory=dict)  # of the loss, in float16
 
+    @property
+    def mean_loss(self) -> float:
+        """The mean loss since the last validation; NaN where no step had a finite gradient."""
+        return self.loss_sum / self.loss_steps if self.loss_steps else math.nan
+
 
 @dataclass
 class Run:
@@ -87,9 +92,16 @@ class Run:
             "steps": self.position.step,
             "audio_hours": round(self.position.audio_seconds / 3600, 2),
             "training_seconds": round(self.position.wall_seconds),
-            "validation": self.position.rows[-1] if self.position.rows else None,
+            "validation": finite(self.position.rows[-1]) if self.position.rows else None,
         }
         return Checkpoint(self.learner.averaged, recipe.features, recipe.model, self.train.alphabet, provenance)
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """The same with None in place of numbers that JSON has not."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
 
 
 def save(run: Run, name: str) -> None:
@@ -112,6 +124,7 @@ def take_up(run: Run, saved: Path) -> None:
     load_weights(run.model, saved)
     try:
         run.position = Position(**read_json(saved / "training.json"))
+        run.position.left_out = 0  # a lower rate gets all the steps that a run gets
         run.learner.load(read_tensors(saved / "training.safetensors"), run.position.scale)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(f"{saved} does not hold the state of a run ({error}); give another --out") from None

@@ -4,7 +4,7 @@
 
 #include "vectors.h"
 
-enum { ROWS = 6, MOST = 160 };  // six rows side by side fit the registers of AVX2; MOST columns
+enum { ROWS = 6 };  // so many side by side share what is loaded, and fit the registers of AVX2
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -61,7 +61,7 @@ INLINE void multiply(long rows, const float* left, const float* right, float* ou
 // states [frames + 1] states, of which the first is there; emitted [frames][batch][tokens], in place of the last token,
 // which is none, the blank; lengths [batch]; moves [token left][2][token before][columns]; scales [frames][batch] are
 // what the states of a frame were divided by; moved [tokens][batch][columns] is room.
-VERSIONS void denominator_forward(float* states, const float* emitted, const long* lengths, const float* moves,
+VERSIONS void denominator_forward(float* states, const float* emitted, const int64_t* lengths, const float* moves,
                                   float* scales, float* moved, long frames, long batch, long tokens, long columns) {
   const long row = 2 * columns, size = tokens * batch * row;
   for (long t = 0; t < frames; t++) {
@@ -84,10 +84,9 @@ VERSIONS void denominator_forward(float* states, const float* emitted, const lon
           continue;
         }
         const float likely = n + 1 < tokens ? heard[n] : 0;
-        float arrived[MOST] = {0};
-        for (long p = 0; p < tokens; p++) arrived[p] = moved[(p * batch + item) * columns + n];
+        for (long p = 0; p < columns; p++) after[p] = p < tokens ? moved[(p * batch + item) * columns + n] : 0;
         for (long c = 0; c < columns; c += LANES) {
-          AT(after + c) = (LOAD(arrived + c) + LOAD(before + c)) * likely;
+          AT(after + c) = (LOAD(after + c) + LOAD(before + c)) * likely;
           AT(after + columns + c) = (LOAD(before + c) + LOAD(before + columns + c)) * blank;
           total += LOAD(after + c) + LOAD(after + columns + c);
         }
@@ -105,9 +104,9 @@ VERSIONS void denominator_forward(float* states, const float* emitted, const lon
 // used [frames][batch][tokens] is how much each token, and at last the blank, is in use. rest, a state, is how likely
 // what follows is, from behind the last frame on; moves [token left][token left for][2][columns]; inner
 // [tokens][batch][columns] and earlier, a state, are room.
-VERSIONS void denominator_backward(const float* states, const float* emitted, const long* lengths, const float* moves,
-                                   const float* scales, float* used, float* rest, float* inner, float* earlier,
-                                   long frames, long batch, long tokens, long columns) {
+VERSIONS void denominator_backward(const float* states, const float* emitted, const int64_t* lengths,
+                                   const float* moves, const float* scales, float* used, float* rest, float* inner,
+                                   float* earlier, long frames, long batch, long tokens, long columns) {
   const long row = 2 * columns, size = tokens * batch * row;
   for (long t = frames - 1; t >= 0; t--) {
     for (long item = 0; item < batch; item++) {

@@ -3,7 +3,7 @@
 
 // y[t] = bias + sum over k of taps[k] * x[t + k - taps / 2]; with `flip` the taps run backwards (the gradient of x).
 VERSIONS void NAME(depthwise)(const Element* x, const float* taps, const float* bias, Element* y, long batch,
-                              long frames, long channels, long count, int flip) {
+                              long frames, long channels, long count, long flip) {
   const long before = count / 2;
   for (long item = 0; item < batch; item++) {
     for (long c = 0; c < channels; c += LANES) {
