@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from asr_runtime.errors import RecipeError
 from asr_training.checks import refuse_faults
-from asr_training.corpus import Corpus, split
+from asr_training.corpus import LENGTHS, Corpus, split
 from asr_training.data import read_source
 from asr_training.recipe import Data, Features, Source, Training
 from asr_training.text import Alphabet
@@ -130,6 +130,18 @@ def test_a_recording_that_changed_is_computed_anew(tmp_path: Path) -> None:
     first = Corpus(sources, DATA, FEATURES, tmp_path / "c").store[0]
     (tmp_path / "x.wav").write_bytes(loud)
     assert not np.array_equal(Corpus(sources, DATA, FEATURES, tmp_path / "c").store[0], first)
+
+
+def test_a_batch_is_padded_with_zeros_to_a_length_that_comes_again(tiny_manifest: Path, tmp_path: Path) -> None:
+    corpus = Corpus((Source(str(tiny_manifest)),), DATA, FEATURES, tmp_path)
+    for indices in (np.arange(1), np.arange(3)):
+        batch = corpus.batch(indices)
+        longest = int(batch.frames.max())
+        assert batch.features.shape[1] % LENGTHS == 0 and batch.features.shape[1] - longest < LENGTHS
+        for row, index in enumerate(indices):
+            stored = corpus.store[index].astype(np.float32)
+            np.testing.assert_array_equal(batch.features[row, : len(stored)], stored)
+            assert not batch.features[row, len(stored) :].any()
 
 
 def test_a_damaged_feature_cache_is_one_sentence(

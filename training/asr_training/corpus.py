@@ -31,6 +31,7 @@ class Batch:
     seconds: float  # of audio, without the padding
 
 
+LENGTHS = 32  # feature frames in a batch are a multiple: lengths that come again find their compiled products again
 LATEST_CUT = 0.1  # seconds behind the end of the audio, which aligners round differently
 
 # The row in the batch, features [frames, mels] and the fewest output frames that must stay possible, to features.
@@ -106,7 +107,8 @@ class Corpus:
             fewest = self.fewest_frames[indices]
             items = [change(row, item, fewest[row]) for row, item in enumerate(items)]
         frames = np.array([len(item) for item in items])
-        padded = np.zeros((len(items), frames.max(), self.config.mels), np.float32)
+        longest = -(-frames.max() // LENGTHS) * LENGTHS
+        padded = np.zeros((len(items), longest, self.config.mels), np.float32)
         for row, item in zip(padded, items, strict=True):
             row[: len(item)] = item
         labels = [self.labels[index] for index in indices]
