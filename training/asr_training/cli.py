@@ -119,11 +119,15 @@ def synthesize_command(
     out: Annotated[Path, typer.Argument(help="Folder for the recordings and synthetic.jsonl.")],
     seed: int = 1,
     processes: Annotated[int, typer.Option(min=1, help="How many processes share the lines.")] = 1,
+    kokoro: Annotated[
+        Path | None, typer.Option(help="Folder with Kokoro's .onnx and voices' .bin: it reads in place of the others.")
+    ] = None,
 ) -> None:
     """Read sentences aloud with flite, espeak-ng and the neural voices that are installed, as training data."""
     from asr_training.synthesize import synthesize
 
-    typer.echo(f"{synthesize(text, out, seed=seed, processes=processes)} recordings in {out / 'synthetic.jsonl'}")
+    made = synthesize(text, out, seed=seed, processes=processes, voices=kokoro)
+    typer.echo(f"{made} recordings in {out / 'synthetic.jsonl'}")
 
 
 @app.command("prepare")

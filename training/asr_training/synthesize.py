@@ -1,8 +1,9 @@
 """Synthetic speech for training: sentences read aloud by many voices.
 
 The engines are Debian's `flite` and `espeak-ng` (commands) and the neural voice of `hibari-tts[fast]`, whose package
-carries its model; with pyworld, most of its recordings become other speakers. What is not installed is left out. Line
-i of the text with a given seed always gets the same voice, rate and pitch, so that a run can be stopped and taken up.
+carries its model; with pyworld, most of its recordings become other speakers. What is not installed is left out. In
+their place Kokoro's English voices can read, two of them mixed half of the time. Line i of the text with a given seed
+always gets the same voice, rate and pitch, so that a run can be stopped and taken up.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ ESPEAK_VOICES = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
 ESPEAK_VARIANTS = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
 
 Audio = tuple[np.ndarray, int, str]  # mono float32 samples, their rate, the voice's name
+Engine = Callable[[str, float, random.Random], Audio]  # the text, how much slower than usual, and where chance is from
 
 
 def run_engine(command: list[str]) -> tuple[np.ndarray, int]:
@@ -72,7 +74,36 @@ def hibari(text: str, stretch: float, rng: random.Random) -> Audio:
     return np.asarray(samples, np.float32), 24000, "hibari"
 
 
-def engines() -> dict[Callable[[str, float, random.Random], Audio], int]:
+@cache
+def kokoro_model(folder: Path) -> Any:
+    """Kokoro's model on one thread, loaded once, from a folder with it (*.onnx) and its voices (*.bin)."""
+    files = [sorted(folder.glob(pattern)) for pattern in ("*.onnx", "*.bin")]
+    if [len(found) for found in files] != [1, 1]:
+        raise RecipeError(
+            f"{folder} has to hold one .onnx and one .bin file, Kokoro's model and its voices; put them there"
+        )
+    if not importlib.util.find_spec("kokoro_onnx"):
+        raise RecipeError("Kokoro's voices read with the package kokoro-onnx, which is not installed; install it")
+    import onnxruntime
+    from kokoro_onnx import Kokoro
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(files[0][0]), options, providers=["CPUExecutionProvider"])
+    return Kokoro.from_session(session, str(files[1][0]))
+
+
+def kokoro(folder: Path, text: str, stretch: float, rng: random.Random) -> Audio:
+    """Read with one of Kokoro's English voices, or with two of them mixed to a third."""
+    model = kokoro_model(folder)
+    voices = rng.sample([name for name in model.get_voices() if name[0] in "ab"], rng.choice([1, 2]))
+    style = np.mean([model.get_voice_style(name) for name in voices], axis=0)
+    language = "en-us" if voices[0].startswith("a") else "en-gb"
+    samples, rate = model.create(text, style, 1 / stretch, language)
+    return np.asarray(samples, np.float32), rate, f"kokoro-{'+'.join(voices)}"
+
+
+def engines() -> dict[Engine, int]:
     """The engines that are installed here, each with how often it is drawn."""
     found = {
         flite: 4 if shutil.which("flite") else 0,
@@ -82,9 +113,8 @@ def engines() -> dict[Callable[[str, float, random.Random], Audio], int]:
     return {engine: share for engine, share in found.items() if share}
 
 
-def speak(text: str, rng: random.Random) -> tuple[np.ndarray, str]:
+def speak(text: str, rng: random.Random, drawn: Mapping[Engine, int]) -> tuple[np.ndarray, str]:
     """Read `text` with a voice, rate, pitch and noise floor drawn from `rng`; samples at 16 kHz and the voice."""
-    drawn = engines()
     engine = rng.choices(list(drawn), list(drawn.values()))[0]
     samples, rate, voice = engine(text, rng.uniform(0.8, 1.2), rng)
     if has_pyworld() and engine is hibari and rng.random() < 0.6:
@@ -102,15 +132,18 @@ def speak(text: str, rng: random.Random) -> tuple[np.ndarray, str]:
     return np.clip(samples, -1, 1).astype(np.float32), voice
 
 
-def synthesize_part(text: Path, out: Path, seed: int, part: int, parts: int, done: set[str]) -> None:
+def synthesize_part(
+    text: Path, out: Path, seed: int, voices: Path | None, part: int, parts: int, done: set[str]
+) -> None:
     """Read every `parts`-th line of `text` aloud, from line `part` on, into `out`/audio and `out`/part-PART.jsonl."""
+    drawn: dict[Engine, int] = {partial(kokoro, voices): 1} if voices else engines()
     with (out / f"part-{part}.jsonl").open("a") as rows:
         for index, line in enumerate(text.read_text().splitlines()):
             audio = f"audio/{index // 1000:04d}/{index:07d}.ogg"
             if index % parts != part or not line.strip() or audio in done:
                 continue
             try:
-                samples, voice = speak(line, random.Random(f"{seed}/{index}"))
+                samples, voice = speak(line, random.Random(f"{seed}/{index}"), drawn)
             except (subprocess.SubprocessError, ValueError) as error:
                 print(f"line {index + 1}: {error}", file=sys.stderr)
                 continue
@@ -121,16 +154,18 @@ def synthesize_part(text: Path, out: Path, seed: int, part: int, parts: int, don
             print(json.dumps(row), file=rows, flush=True)
 
 
-def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1) -> int:
+def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1, voices: Path | None = None) -> int:
     """Read the lines of `text` aloud into `out`: Opus in Ogg below audio/, and synthetic.jsonl.
 
-    Lines that an earlier run has done are left as they are. Returns how many recordings there are; raises RecipeError
-    where no engine is installed.
+    Kokoro alone reads if `voices` is the folder with its model. Lines that an earlier run has done are left as they
+    are. Returns how many recordings there are; raises RecipeError where no engine is installed.
     """
-    if not engines():
+    if voices:
+        kokoro_model(voices)
+    elif not engines():
         raise RecipeError("no speech synthesiser is here; install flite or espeak-ng, or the packages named in --help")
     out.mkdir(parents=True, exist_ok=True)
     done = set(manifest_lines(out))
-    jobs = [(text, out, seed, part, processes, done) for part in range(processes)]
+    jobs = [(text, out, seed, voices, part, processes, done) for part in range(processes)]
     in_processes(synthesize_part, jobs)
     return gather(out, "synthetic.jsonl")

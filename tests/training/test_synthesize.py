@@ -1,0 +1,99 @@
+"""Kokoro's voices as readers: a small model of the same inputs stands for the large one, which no package brings."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+from asr_training.cli import app, main
+
+needs_kokoro = pytest.mark.skipif(not importlib.util.find_spec("kokoro_onnx"), reason="kokoro-onnx is not installed")
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that hums, 600 samples for each phoneme, as loud as the style says, and three voices."""
+    folder = tmp_path_factory.mktemp("kokoro")
+    t = np.sin(np.arange(600) / 10).astype(np.float32)[None]
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["ids"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["ids"], ["column"], perm=[1, 0]),
+        helper.make_node("Mul", ["column", "zero"], ["still"]),
+        helper.make_node("ReduceMean", ["style"], ["loud"], keepdims=1),
+        helper.make_node("Add", ["still", "loud"], ["level"]),
+        helper.make_node("Div", ["level", "speed"], ["slow"]),
+        helper.make_node("Mul", ["slow", "hum"], ["rows"]),
+        helper.make_node("Reshape", ["rows", "flat"], ["audio"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "hum",
+        [
+            helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "n"]),
+            helper.make_tensor_value_info("style", TensorProto.FLOAT, [1, 256]),
+            helper.make_tensor_value_info("speed", TensorProto.FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("audio", TensorProto.FLOAT, ["samples"])],
+        [
+            helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+            helper.make_tensor("hum", TensorProto.FLOAT, [1, 600], t.ravel()),
+            helper.make_tensor("flat", TensorProto.INT64, [1], [-1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, str(folder / "model.onnx"))
+    styles = {
+        name: np.full((510, 1, 256), 0.1 * (i + 1), np.float32) for i, name in enumerate(("af_a", "bm_b", "jf_c"))
+    }
+    with (folder / "voices.bin").open("wb") as file:
+        np.savez(file, **styles)  # type: ignore[arg-type]
+    return folder
+
+
+@needs_kokoro
+def test_kokoros_english_voices_read_alone_or_two_mixed_and_each_line_stays_as_it_was(
+    voices: Path, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"the number {word} is said\n" for word in ("one", "two", "three", "four", "five", "six")))
+    for folder, processes in (("once", "1"), ("again", "2")):
+        command = ["synthesize", str(lines), str(tmp_path / folder), "--kokoro", str(voices), "--processes", processes]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "once" / "synthetic.jsonl").read_text().splitlines()]
+    assert rows == [json.loads(line) for line in (tmp_path / "again" / "synthetic.jsonl").read_text().splitlines()]
+    read_by = {row["speaker"].rsplit("-", 1)[0] for row in rows}
+    assert read_by <= {"kokoro-af_a", "kokoro-bm_b", "kokoro-af_a+bm_b", "kokoro-bm_b+af_a"} and len(read_by) > 1
+    for row in rows:
+        samples, rate = soundfile.read(tmp_path / "once" / row["audio"])
+        assert rate == 16000 and np.abs(samples).max() > 0.01
+
+
+@pytest.mark.parametrize("missing", ["model.onnx", "voices.bin"])
+def test_a_folder_without_model_or_voices_is_one_sentence(
+    voices: Path,
+    tmp_path: Path,
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    one_sentence: Callable[[str], None],
+) -> None:
+    (tmp_path / "lines.txt").write_text("a test\n")
+    (tmp_path / "folder").mkdir()
+    for file in voices.iterdir():
+        if file.name != missing:
+            (tmp_path / "folder" / file.name).write_bytes(file.read_bytes())
+    command = ["synthesize", str(tmp_path / "lines.txt"), str(tmp_path / "out"), "--kokoro", str(tmp_path / "folder")]
+    monkeypatch.setattr(sys, "argv", ["asr-train", *command])
+    with pytest.raises(SystemExit, match=r"has to hold one \.onnx and one \.bin file") as ended:
+        main()
+    one_sentence(str(ended.value))
