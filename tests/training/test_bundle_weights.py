@@ -57,7 +57,8 @@ def test_a_bundle_gives_its_weights_back(
 def test_a_run_begins_from_the_bundle_that_ships(
     tiny_recipe: Callable[..., Recipe], tiny_manifest: Path, tmp_path: Path
 ) -> None:
-    recipe = dataclasses.replace(tiny_recipe(epochs=1), model=ConvolutionAttention(subframes=2), features=Features())
+    model = load_bundle(ENGLISH).architecture
+    recipe = dataclasses.replace(tiny_recipe(epochs=1), model=model, features=Features())
     fit(recipe, tmp_path / "run", start=ENGLISH)
     provenance = json.loads((tmp_path / "run/last/config.json").read_text())["provenance"]
     assert provenance["from"]["provenance"]["steps"] > 0
