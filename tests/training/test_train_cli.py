@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from asr_training.checkpoint import Checkpoint, load_checkpoint, newest, write_checkpoint
-from asr_training.cli import main
+from asr_training.cli import main, trained
 from asr_training.model import AcousticModel
 from asr_training.recipe import CRNN, Features
 from asr_training.text import Alphabet
@@ -185,4 +185,16 @@ def test_synthesis_makes_a_manifest_and_takes_up_where_it_stopped(tmp_path: Path
     (tmp_path / "lines.txt").write_text("a small test\nof the voices\nand one more\n")
     result = program("synthesize", tmp_path / "lines.txt", tmp_path / "out", "--processes", "2")
     assert "3 recordings" in result.stdout
+    (tmp_path / "lines.txt").write_text("a small test\nanother sentence\n")
+    result = program("synthesize", tmp_path / "lines.txt", tmp_path / "out")
+    assert result.returncode == 1 and "line 2 is 'of the voices' there, and 'another sentence' in" in result.stderr
+    (tmp_path / "lines.txt").write_text("\n")
+    result = program("synthesize", tmp_path / "lines.txt", tmp_path / "new")
+    assert result.returncode == 1 and "holds no sentences" in result.stderr and not (tmp_path / "new").exists()
     assert [(tmp_path / "out" / row["audio"]).stat().st_mtime_ns for row in rows] == times
+
+
+def test_english_is_the_bundle_that_comes_along_and_other_names_are_paths() -> None:
+    assert (trained(Path("english")) or Path()).joinpath("bundle.json").is_file()
+    assert trained(Path("nowhere")) == Path("nowhere")
+    assert trained(None) is None

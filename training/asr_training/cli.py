@@ -12,7 +12,8 @@ try:
 except ModuleNotFoundError:  # the runtime is installed alone
     sys.exit("asr-train: typer is missing; install it with: pip install 'asr-deploy[train]'")
 
-from asr_runtime.errors import AsrError, RecipeError
+from asr_runtime.errors import AsrError, BundleError, RecipeError
+from asr_runtime.recognizer import place
 
 if TYPE_CHECKING:
     from asr_training.recipe import Recipe
@@ -35,6 +36,14 @@ def choose_device(name: str) -> str:
     return name
 
 
+def trained(path: Path | None) -> Path | None:
+    """The path of a checkpoint or bundle, where what is not there may be the name of a bundle that comes along."""
+    try:
+        return None if path is None else place(path)
+    except BundleError:
+        return path
+
+
 @app.command("fit")
 def fit_command(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or TOML file.")],
@@ -42,7 +51,10 @@ def fit_command(
         Path | None, typer.Option(help="Folder of the run; a run in it goes on.  [default: runs/NAME]")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", help="A checkpoint whose weights a new run begins with.")
+        Path | None,
+        typer.Option(
+            "--from", help="A checkpoint or bundle, english say, whose weights a new run begins with.", callback=trained
+        ),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without the data that are faulty or doubtful.")
@@ -180,7 +192,9 @@ def vary_command(
 
 @app.command("align")
 def align_command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint or bundle, which finds the words.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint or bundle, english say, which finds the words.", callback=trained)
+    ],
     manifest: Annotated[Path, typer.Argument(help="Manifest of recordings.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Argument(help="Manifest to write: the same lines, with cuts.", dir_okay=False)],
     pronunciations: Annotated[str, typer.Option(help="Of the words, for a model that learnt phonemes.")] = "",

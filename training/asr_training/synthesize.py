@@ -83,7 +83,9 @@ def kokoro_model(folder: Path) -> Any:
             f"{folder} has to hold one .onnx and one .bin file, Kokoro's model and its voices; put them there"
         )
     if not importlib.util.find_spec("kokoro_onnx"):
-        raise RecipeError("Kokoro's voices read with the package kokoro-onnx, which is not installed; install it")
+        raise RecipeError(
+            "Kokoro's voices read with the package kokoro-onnx, which is missing; run `pip install kokoro-onnx`"
+        )
     import onnxruntime
     from kokoro_onnx import Kokoro
 
@@ -138,7 +140,7 @@ def synthesize_part(
     """Read every `parts`-th line of `text` aloud, from line `part` on, into `out`/audio and `out`/part-PART.jsonl."""
     drawn: dict[Engine, int] = {partial(kokoro, voices): 1} if voices else engines()
     with (out / f"part-{part}.jsonl").open("a") as rows:
-        for index, line in enumerate(text.read_text().splitlines()):
+        for index, line in enumerate(text.read_text(encoding="utf-8").splitlines()):
             audio = f"audio/{index // 1000:04d}/{index:07d}.ogg"
             if index % parts != part or not line.strip() or audio in done:
                 continue
@@ -154,12 +156,28 @@ def synthesize_part(
             print(json.dumps(row), file=rows, flush=True)
 
 
+def refuse_other_lines(text: Path, out: Path) -> None:
+    """Refuse a text without sentences, and one whose lines are not those that stand in `out` already."""
+    lines = text.read_text(encoding="utf-8").splitlines()
+    if not any(line.strip() for line in lines):
+        raise RecipeError(f"{text} holds no sentences; give some, one a line")
+    for audio, row in manifest_lines(out).items():
+        number, said = int(Path(audio).stem), str(json.loads(row)["text"])
+        if number < len(lines) and lines[number] != said:
+            raise RecipeError(
+                f"{out} holds recordings of another text: line {number + 1} is {said!r} there, and {lines[number]!r} in"
+                f" {text}; give another folder, or the same text"
+            )
+
+
 def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1, voices: Path | None = None) -> int:
     """Read the lines of `text` aloud into `out`: Opus in Ogg below audio/, and synthetic.jsonl.
 
     Kokoro alone reads if `voices` is the folder with its model. Lines that an earlier run has done are left as they
-    are. Returns how many recordings there are; raises RecipeError where no engine is installed.
+    are. Returns how many recordings there are; raises RecipeError where no engine is installed, for a text without
+    sentences, and where `out` holds those of another text.
     """
+    refuse_other_lines(text, out)
     if voices:
         kokoro_model(voices)
     elif not engines():
