@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,9 @@ import soundfile
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from asr_training.cli import app, main
+from asr_runtime.errors import RecipeError
+from asr_training.cli import app
+from asr_training.synthesize import synthesize
 
 needs_kokoro = pytest.mark.skipif(not importlib.util.find_spec("kokoro_onnx"), reason="kokoro-onnx is not installed")
 
@@ -84,7 +85,6 @@ def test_a_folder_without_model_or_voices_is_one_sentence(
     voices: Path,
     tmp_path: Path,
     missing: str,
-    monkeypatch: pytest.MonkeyPatch,
     one_sentence: Callable[[str], None],
 ) -> None:
     (tmp_path / "lines.txt").write_text("a test\n")
@@ -92,8 +92,6 @@ def test_a_folder_without_model_or_voices_is_one_sentence(
     for file in voices.iterdir():
         if file.name != missing:
             (tmp_path / "folder" / file.name).write_bytes(file.read_bytes())
-    command = ["synthesize", str(tmp_path / "lines.txt"), str(tmp_path / "out"), "--kokoro", str(tmp_path / "folder")]
-    monkeypatch.setattr(sys, "argv", ["asr-train", *command])
-    with pytest.raises(SystemExit, match=r"has to hold one \.onnx and one \.bin file") as ended:
-        main()
-    one_sentence(str(ended.value))
+    with pytest.raises(RecipeError, match=r"has to hold one \.onnx and one \.bin file") as caught:
+        synthesize(tmp_path / "lines.txt", tmp_path / "out", voices=tmp_path / "folder")
+    one_sentence(str(caught.value))

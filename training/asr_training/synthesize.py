@@ -156,12 +156,12 @@ def synthesize_part(
             print(json.dumps(row), file=rows, flush=True)
 
 
-def refuse_other_lines(text: Path, out: Path) -> None:
-    """Refuse a text without sentences, and one whose lines are not those that stand in `out` already."""
+def refuse_other_lines(text: Path, out: Path, done: Mapping[str, str]) -> None:
+    """Refuse a text without sentences, and one whose lines are not those that are `done` in `out` already."""
     lines = text.read_text(encoding="utf-8").splitlines()
     if not any(line.strip() for line in lines):
         raise RecipeError(f"{text} holds no sentences; give some, one a line")
-    for audio, row in manifest_lines(out).items():
+    for audio, row in done.items():
         number, said = int(Path(audio).stem), str(json.loads(row)["text"])
         if number < len(lines) and lines[number] != said:
             raise RecipeError(
@@ -177,13 +177,13 @@ def synthesize(text: Path, out: Path, *, seed: int = 1, processes: int = 1, voic
     are. Returns how many recordings there are; raises RecipeError where no engine is installed, for a text without
     sentences, and where `out` holds those of another text.
     """
-    refuse_other_lines(text, out)
+    done = manifest_lines(out)
+    refuse_other_lines(text, out, done)
     if voices:
         kokoro_model(voices)
     elif not engines():
         raise RecipeError("no speech synthesiser is here; install flite or espeak-ng, or the packages named in --help")
     out.mkdir(parents=True, exist_ok=True)
-    done = set(manifest_lines(out))
-    jobs = [(text, out, seed, voices, part, processes, done) for part in range(processes)]
+    jobs = [(text, out, seed, voices, part, processes, set(done)) for part in range(processes)]
     in_processes(synthesize_part, jobs)
     return gather(out, "synthetic.jsonl")
