@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from asr_runtime.errors import RecipeError
 from asr_training.cli import app
-from asr_training.synthesize import synthesize
+from asr_training.synthesize import KOKORO_SPEAKERS, kokoro_speaker, synthesize
 
 needs_kokoro = pytest.mark.skipif(not importlib.util.find_spec("kokoro_onnx"), reason="kokoro-onnx is not installed")
 
@@ -62,9 +62,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_kokoro
-def test_kokoros_english_voices_read_alone_or_two_mixed_and_each_line_stays_as_it_was(
-    voices: Path, tmp_path: Path
-) -> None:
+def test_kokoros_speakers_read_and_each_line_stays_as_it_was(voices: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("".join(f"the number {word} is said\n" for word in ("one", "two", "three", "four", "five", "six")))
     for folder, processes in (("once", "1"), ("again", "2")):
@@ -73,11 +71,38 @@ def test_kokoros_english_voices_read_alone_or_two_mixed_and_each_line_stays_as_i
         assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in (tmp_path / "once" / "synthetic.jsonl").read_text().splitlines()]
     assert rows == [json.loads(line) for line in (tmp_path / "again" / "synthetic.jsonl").read_text().splitlines()]
-    read_by = {row["speaker"].rsplit("-", 1)[0] for row in rows}
-    assert read_by <= {"kokoro-af_a", "kokoro-bm_b", "kokoro-af_a+bm_b", "kokoro-bm_b+af_a"} and len(read_by) > 1
+    assert len({row["speaker"] for row in rows}) > 1
     for row in rows:
         samples, rate = soundfile.read(tmp_path / "once" / row["audio"])
         assert rate == 16000 and np.abs(samples).max() > 0.01
+
+
+@needs_kokoro
+def test_kokoros_speakers_are_english_voices_mixed_or_not_and_some_with_an_accent(voices: Path) -> None:
+    speakers = [kokoro_speaker(voices, number) for number in range(KOKORO_SPEAKERS)]
+    assert len({speaker.name for speaker in speakers}) == KOKORO_SPEAKERS
+    made_of = [speaker.name.split("-", 2)[2].split("+") for speaker in speakers]
+    assert {names[-1] for names in made_of if len(names) > 1} == {"af_a", "bm_b"}
+    accented = [names[0] == "jf_c" for names in made_of]
+    assert 0.15 < sum(accented) / KOKORO_SPEAKERS < 0.35
+    for speaker, names in zip(speakers, made_of, strict=True):
+        assert speaker.style.shape == (510, 1, 256)
+        assert speaker.language == ("en-gb" if names[0] == "bm_b" else "en-us")
+        heard = sorted({"af_a": 0.1, "bm_b": 0.2, "jf_c": 0.3}[name] for name in names)
+        assert heard[0] - 1e-6 <= speaker.style.mean() <= heard[-1] + 1e-6
+
+
+@needs_kokoro
+def test_voices_without_an_english_one_are_refused(
+    voices: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes((voices / "model.onnx").read_bytes())
+    with (tmp_path / "voices.bin").open("wb") as file:
+        np.savez(file, jf_c=np.zeros((510, 1, 256), np.float32))
+    (tmp_path / "lines.txt").write_text("a test\n")
+    with pytest.raises(RecipeError, match="holds no English voice") as caught:
+        synthesize(tmp_path / "lines.txt", tmp_path / "out", voices=tmp_path)
+    one_sentence(str(caught.value))
 
 
 @pytest.mark.parametrize("missing", ["model.onnx", "voices.bin"])

@@ -2,7 +2,7 @@
 
 The engines are Debian's `flite` and `espeak-ng` (commands) and the neural voice of `hibari-tts[fast]`, whose package
 carries its model; with pyworld, most of its recordings become other speakers. What is not installed is left out. In
-their place Kokoro's English voices can read, two of them mixed half of the time. Line i of the text with a given seed
+their place Kokoro can read, as a fixed number of speakers made of its voices. Line i of the text with a given seed
 always gets the same voice, rate and pitch, so that a run can be stopped and taken up.
 """
 
@@ -15,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,10 @@ from asr_training.workers import in_processes
 FLITE_VOICES = ["rms", "slt", "awb", "kal16"]
 ESPEAK_VOICES = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
 ESPEAK_VARIANTS = ["", *(f"+m{i}" for i in range(1, 9)), *(f"+f{i}" for i in range(1, 6))]
+KOKORO_SPEAKERS = 160
+ACCENTED = 0.25  # share of them that are a voice of another language, where there is one
 
-Audio = tuple[np.ndarray, int, str]  # mono float32 samples, their rate, the voice's name
+Audio = tuple[np.ndarray, str]  # mono float32 samples at 16 kHz, and whose they are
 Engine = Callable[[str, float, random.Random], Audio]  # the text, how much slower than usual, and where chance is from
 
 
@@ -45,19 +49,31 @@ def run_engine(command: list[str]) -> tuple[np.ndarray, int]:
         return samples, rate
 
 
+def played(samples: np.ndarray, rate: int, speed: float) -> np.ndarray:
+    """At another speed pitch and formants move together: as good as another vocal tract."""
+    return np.asarray(soxr.resample(samples, rate * speed, SAMPLE_RATE), np.float32)
+
+
+def played_somehow(samples: np.ndarray, rate: int, voice: str, rng: random.Random) -> Audio:
+    """Played at a random speed, which is a part of the name."""
+    speed = rng.uniform(0.84, 1.2)
+    return played(samples, rate, speed), f"{voice}-{speed:.1f}"
+
+
 def flite(text: str, stretch: float, rng: random.Random) -> Audio:
     """Read with one of CMU's statistical voices, at a random pitch."""
     voice = rng.choice(FLITE_VOICES)
     pitch = [] if voice == "kal16" else ["--setf", f"int_f0_target_mean={rng.uniform(85, 230):.0f}"]
     command = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch:.3f}", *pitch, "-t", text, "-o", "{wav}"]
-    return *run_engine(command), f"flite-{voice}"
+    return played_somehow(*run_engine(command), f"flite-{voice}", rng)
 
 
 def espeak(text: str, stretch: float, rng: random.Random) -> Audio:
     """Read with one of espeak-ng's formant voices."""
     voice = rng.choice(ESPEAK_VOICES) + rng.choice(ESPEAK_VARIANTS)
     speed, pitch = f"{150 / stretch:.0f}", str(rng.randint(25, 75))
-    return *run_engine(["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", "{wav}", text]), f"espeak-{voice}"
+    command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", "{wav}", text]
+    return played_somehow(*run_engine(command), f"espeak-{voice}", rng)
 
 
 @cache
@@ -69,9 +85,12 @@ def hibari_model() -> Any:
 
 
 def hibari(text: str, stretch: float, rng: random.Random) -> Audio:
-    """Read with the neural voice of hibari-tts."""
-    samples = hibari_model()(text, speed=1 / stretch, seed=rng.randrange(2**31))
-    return np.asarray(samples, np.float32), 24000, "hibari"
+    """Read with the neural voice of hibari-tts; with pyworld it becomes another speaker most of the time."""
+    samples = np.asarray(hibari_model()(text, speed=1 / stretch, seed=rng.randrange(2**31)), np.float32)
+    if not has_pyworld() or rng.random() >= 0.6:
+        return played_somehow(samples, 24000, "hibari", rng)
+    samples = new_speaker(played(samples, 24000, 1), SAMPLE_RATE, np.random.default_rng(rng.randrange(2**63)))
+    return samples, f"hibari-varied-{rng.randrange(10**6)}"
 
 
 @cache
@@ -86,6 +105,9 @@ def kokoro_model(folder: Path) -> Any:
         raise RecipeError(
             "Kokoro's voices read with the package kokoro-onnx, which is missing; run `pip install kokoro-onnx`"
         )
+    voices = zipfile.ZipFile(files[1][0]).namelist() if zipfile.is_zipfile(files[1][0]) else []
+    if not any(name[0] in "ab" for name in voices):
+        raise RecipeError(f"{files[1][0]} holds no English voice, whose name begins with a or b; take Kokoro's voices")
     import onnxruntime
     from kokoro_onnx import Kokoro
 
@@ -95,14 +117,44 @@ def kokoro_model(folder: Path) -> Any:
     return Kokoro.from_session(session, str(files[1][0]))
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """One of Kokoro's: the style, float [510, 1, 256], the English spoken, how fast played, and how slow to speak."""
+
+    name: str
+    style: np.ndarray
+    language: str
+    speed: float
+    stretch: float
+
+
+@cache
+def kokoro_speaker(folder: Path, number: int) -> Speaker:
+    """The speaker of a number: an English voice, two of them mixed, or with an accent one of another language."""
+    model, rng = kokoro_model(folder), random.Random(f"speaker {number}")
+    native = [name for name in model.get_voices() if name[0] in "ab"]
+    others = [name for name in model.get_voices() if name[0] not in "ab"]
+    accented = bool(others) and rng.random() < ACCENTED
+    voices = [rng.choice(others if accented else native)]
+    if rng.random() < 0.5:
+        voices.append(rng.choice(native))
+    share = rng.uniform(0.3, 0.7) if len(voices) == 2 else 1.0
+    style = share * model.get_voice_style(voices[0]) + (1 - share) * model.get_voice_style(voices[-1])
+    return Speaker(
+        name=f"kokoro-{number:03d}-{'+'.join(voices)}",
+        style=np.asarray(style, np.float32),
+        language="en-gb" if voices[0].startswith("b") else "en-us",
+        speed=rng.uniform(0.9, 1.35) if accented else rng.uniform(0.86, 1.17),  # learners are children, too
+        stretch=1.15 if accented else 1.0,
+    )
+
+
 def kokoro(folder: Path, text: str, stretch: float, rng: random.Random) -> Audio:
-    """Read with one of Kokoro's English voices, or with two of them mixed to a third."""
-    model = kokoro_model(folder)
-    voices = rng.sample([name for name in model.get_voices() if name[0] in "ab"], rng.choice([1, 2]))
-    style = np.mean([model.get_voice_style(name) for name in voices], axis=0)
-    language = "en-us" if voices[0].startswith("a") else "en-gb"
-    samples, rate = model.create(text, style, 1 / stretch, language)
-    return np.asarray(samples, np.float32), rate, f"kokoro-{'+'.join(voices)}"
+    """Read as one of Kokoro's speakers; each comes often enough to be cut and spliced."""
+    speaker = kokoro_speaker(folder, rng.randrange(KOKORO_SPEAKERS))
+    speed = 1 / (stretch * speaker.stretch)
+    samples, rate = kokoro_model(folder).create(f"{text}.", speaker.style, speed, speaker.language)
+    return played(np.asarray(samples, np.float32), rate, speaker.speed), speaker.name
 
 
 def engines() -> dict[Engine, int]:
@@ -118,15 +170,7 @@ def engines() -> dict[Engine, int]:
 def speak(text: str, rng: random.Random, drawn: Mapping[Engine, int]) -> tuple[np.ndarray, str]:
     """Read `text` with a voice, rate, pitch and noise floor drawn from `rng`; samples at 16 kHz and the voice."""
     engine = rng.choices(list(drawn), list(drawn.values()))[0]
-    samples, rate, voice = engine(text, rng.uniform(0.8, 1.2), rng)
-    if has_pyworld() and engine is hibari and rng.random() < 0.6:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE)
-        samples = new_speaker(samples, SAMPLE_RATE, np.random.default_rng(rng.randrange(2**63)))
-        voice = f"{voice}-varied-{rng.randrange(10**6)}"
-    else:  # played at another speed, pitch and formants move together: as good as another vocal tract
-        speed = rng.uniform(0.84, 1.2)
-        samples = soxr.resample(samples, rate * speed, SAMPLE_RATE)
-        voice = f"{voice}-{speed:.1f}"
+    samples, voice = engine(text, rng.uniform(0.8, 1.2), rng)
     silence = [round(rng.uniform(0, 0.4) * SAMPLE_RATE) for _ in range(2)]
     samples = np.pad(samples, (silence[0], silence[1]))
     noise = np.random.default_rng(rng.randrange(2**32)).normal(0, 10 ** rng.uniform(-4, -2.3), len(samples))
