@@ -27,6 +27,7 @@ import soundfile
 import soxr
 
 from asr_runtime.errors import RecipeError
+from asr_training.recording import recorded_at_home
 from asr_training.vocoder import SAMPLE_RATE, gather, has_pyworld, manifest_lines, new_speaker
 from asr_training.workers import in_processes
 
@@ -150,11 +151,12 @@ def kokoro_speaker(folder: Path, number: int) -> Speaker:
 
 
 def kokoro(folder: Path, text: str, stretch: float, rng: random.Random) -> Audio:
-    """Read as one of Kokoro's speakers; each comes often enough to be cut and spliced."""
+    """Read as one of Kokoro's speakers, recorded at home; each comes often enough to be cut and spliced."""
     speaker = kokoro_speaker(folder, rng.randrange(KOKORO_SPEAKERS))
     speed = 1 / (stretch * speaker.stretch)
     samples, rate = kokoro_model(folder).create(f"{text}.", speaker.style, speed, speaker.language)
-    return played(np.asarray(samples, np.float32), rate, speaker.speed), speaker.name
+    clean = played(np.asarray(samples, np.float32), rate, speaker.speed)
+    return recorded_at_home(clean, SAMPLE_RATE, np.random.default_rng(rng.randrange(2**63))), speaker.name
 
 
 def engines() -> dict[Engine, int]:
