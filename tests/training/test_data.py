@@ -86,6 +86,15 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
         read(tmp_path / "none.jsonl")
 
 
+def test_a_folder_without_transcripts_says_which_are_wanted(
+    tmp_path: Path, one_sentence: Callable[[str], None]
+) -> None:
+    (tmp_path / "12-34-0000.flac").touch()
+    with pytest.raises(RecipeError, match=r"holds no transcripts in LibriSpeech's way \(\*\.trans\.txt\)") as caught:
+        read(tmp_path)
+    one_sentence(str(caught.value))
+
+
 def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
     separated = '{"audio": "x.wav", "text": "one", "speaker": "a\u2028b"}'
     (tmp_path / "m.jsonl").write_bytes(f"{separated}\r\n{row('two')}\n".encode())

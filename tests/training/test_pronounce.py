@@ -42,6 +42,11 @@ def test_a_line_without_phonemes_is_named(tmp_path: Path, text: str) -> None:
         Pronunciations(lexicon(tmp_path, text))
 
 
+def test_missing_pronunciations_say_what_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no pronunciations at .*; make them .* with asr-train pronounce"):
+        Pronunciations(tmp_path / "none.txt")
+
+
 def test_a_word_without_a_pronunciation_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'sea'"):
         Pronunciations(lexicon(tmp_path, "see\ts i\n")).encode("see sea")

@@ -132,8 +132,10 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     census = take_census(train, recipe.data, model.stride)
     steps = count_steps(train, recipe, model.stride, parts)
     if not steps:
+        faulty = f"all of them are faulty, see {folder / 'data.txt'}"
+        why = census.left_out if census.utterances else faulty
         raise RecipeError(
-            f"[data]: no utterance is left to train on, {census.left_out}; change longest_seconds, repeat or the data"
+            f"[data]: no utterance is left to train on, {why}; change longest_seconds, repeat or the data"
         )
     run = Run(recipe, folder, device, train, validation, census, learner, steps, parts, Position(), skip_bad, doubts)
     if saved := newest(folder / "last"):

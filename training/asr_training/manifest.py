@@ -63,7 +63,8 @@ def find_utterances(path: Path) -> list[Utterance | Fault]:
             + ("" if path.is_absolute() else f", which goes from {Path.cwd()}")
         )
     if not found:
-        raise RecipeError(f"{path} holds no utterances; give a manifest or folder that has some")
+        what = "no transcripts in LibriSpeech's way (*.trans.txt)" if path.is_dir() else "no utterances"
+        raise RecipeError(f"{path} holds {what}; give a manifest or folder that has some")
     return found
 
 

@@ -64,6 +64,11 @@ class Pronunciations:
         words: dict[str, list[str]] = {}
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            raise RecipeError(
+                f"there are no pronunciations at {path}; make them of the manifests with asr-train pronounce, or"
+                " correct the path"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read {path} as UTF-8 text ({error}); correct [data] pronunciations") from None
         for number, line in enumerate(lines, 1):
