@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from asr_training import processes
 from asr_training.corpus import Batch
+from asr_training.ctc import ctc_loss
 from asr_training.denominator import Trigram, denominator
 from asr_training.model import AcousticModel, ConvolutionAttentionEncoder
 from asr_training.recipe import Training
@@ -59,12 +60,6 @@ class Objective(nn.Module):
         else:
             second = ctc_loss(intermediate, frames, phonemes, phoneme_counts)
         return loss.detach(), apart.detach(), (1 - weight) * fitted, weight * second
-
-
-def ctc_loss(log_probs: Tensor, frames: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Negative log-likelihood of the texts of a batch together (Graves et al. 2006); the blank is the last token."""
-    blank = log_probs.shape[2] - 1
-    return F.ctc_loss(log_probs.transpose(0, 1), labels, frames, counts, blank, reduction="sum", zero_infinity=True)
 
 
 def disagreement(log_probs: Tensor, frames: Tensor) -> Tensor:
