@@ -25,6 +25,12 @@ from asr_runtime.recognizer import is_pronounced, load, place
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 
+
+def place_if_given(path: Path | None) -> Path | None:
+    """Where the bundle of an option lies, which may be the name of one that comes along."""
+    return place(path) if path else None
+
+
 BundlePath = Annotated[
     Path, typer.Argument(help="Bundle: a folder, an .asr file, or english, which comes along.", callback=place)
 ]
@@ -149,7 +155,8 @@ def throughput(
     beam_size: BeamSize = None,
     peer: Peers = [],  # noqa: B006
     beside: Annotated[
-        Path | None, typer.Option(help="Another bundle, measured in turns, as NAME-beside: for `compare`.")
+        Path | None,
+        typer.Option(help="Another bundle, measured in turns, as NAME-beside: for `compare`.", callback=place_if_given),
     ] = None,
 ) -> None:
     """Real-time factor by device, precision, threads and batch; others on the same recordings beside."""
@@ -346,7 +353,9 @@ def _finish(output: Path, name: str | None, result: dict[str, Any]) -> None:
 @app.command()
 def decoder(
     emissions: Annotated[Path | None, typer.Option(help=".npz with emis, offs and refs.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="In place of --emissions, with --manifest.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="In place of --emissions, with --manifest.", callback=place_if_given)
+    ] = None,
     manifest: Annotated[Path | None, typer.Option(help="Recordings for --bundle.")] = None,
     lm: Annotated[Path | None, typer.Option(help="ARPA or KenLM binary; without it nobody has a model.")] = None,
     words: Annotated[Path | None, typer.Option(help="The words of --lm, one a line.")] = None,

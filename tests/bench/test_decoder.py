@@ -391,8 +391,9 @@ def test_a_decoder_that_refuses_all_is_told(tmp_path: Path, one_sentence: Callab
     ("arguments", "told"),
     [
         ([], "either as --emissions, or as --bundle"),
-        (["--emissions", "E", "--bundle", "b", "--manifest", "m"], "either as --emissions"),
-        (["--bundle", "b"], "--bundle and --manifest"),
+        (["--emissions", "E", "--bundle", "folder/b", "--manifest", "m"], "either as --emissions"),
+        (["--bundle", "folder/b"], "--bundle and --manifest"),
+        (["--bundle", "englsh"], "no such bundle"),
         (["--emissions", "absent.npz"], "absent.npz"),
         (["--emissions", "E", "--skip", "6"], "skip fewer"),
         (["--emissions", "E", "--lm", "E"], "--words"),
