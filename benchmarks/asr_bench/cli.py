@@ -156,7 +156,10 @@ def throughput(
     peer: Peers = [],  # noqa: B006
     beside: Annotated[
         Path | None,
-        typer.Option(help="Another bundle, measured in turns, as NAME-beside: for `compare`.", callback=place_if_given),
+        typer.Option(
+            help="Another bundle (or english), measured in turns, as NAME-beside: for `compare`.",
+            callback=place_if_given,
+        ),
     ] = None,
 ) -> None:
     """Real-time factor by device, precision, threads and batch; others on the same recordings beside."""
@@ -354,7 +357,10 @@ def _finish(output: Path, name: str | None, result: dict[str, Any]) -> None:
 def decoder(
     emissions: Annotated[Path | None, typer.Option(help=".npz with emis, offs and refs.")] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="In place of --emissions, with --manifest.", callback=place_if_given)
+        Path | None,
+        typer.Option(
+            help="In place of --emissions, with --manifest; or english, which comes along.", callback=place_if_given
+        ),
     ] = None,
     manifest: Annotated[Path | None, typer.Option(help="Recordings for --bundle.")] = None,
     lm: Annotated[Path | None, typer.Option(help="ARPA or KenLM binary; without it nobody has a model.")] = None,

@@ -394,6 +394,7 @@ def test_a_decoder_that_refuses_all_is_told(tmp_path: Path, one_sentence: Callab
         (["--emissions", "E", "--bundle", "folder/b", "--manifest", "m"], "either as --emissions"),
         (["--bundle", "folder/b"], "--bundle and --manifest"),
         (["--bundle", "englsh"], "no such bundle"),
+        (["--bundle", "english", "--manifest", "absent.jsonl"], "absent.jsonl"),
         (["--emissions", "absent.npz"], "absent.npz"),
         (["--emissions", "E", "--skip", "6"], "skip fewer"),
         (["--emissions", "E", "--lm", "E"], "--words"),

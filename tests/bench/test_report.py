@@ -201,6 +201,15 @@ def test_other_utterances_are_not_compared() -> None:
         comparison.compare(heard([]), heard([1]), 0.03)
 
 
+def test_a_bundle_beside_may_be_one_that_comes_along(
+    bench: Bench, tone_bundle: Path, manifest: Path, one_sentence: Callable[[str], None]
+) -> None:
+    done = bench("throughput", tone_bundle, manifest, "--beside", "englsh")
+    assert done.returncode == 1
+    one_sentence(done.stderr)
+    assert "no such bundle; give its path, or one that comes along: english" in done.stderr
+
+
 def test_two_bundles_in_turns(bench: Bench, tone_bundle: Path, manifest: Path) -> None:
     results = manifest.parent / "results"
     options = ["--threads", 1, "--batch-size", 1, "--rounds", 2, "--greedy", "--peer", "asr_runtime"]

@@ -116,7 +116,9 @@ def test_the_run_goes_on_without_what_is_bad(
 def test_data_that_are_all_bad_are_refused_for_that(
     trained: Callable[..., Recipe], tmp_path: Path, one_sentence: Callable[[str], None]
 ) -> None:
-    with pytest.raises(RecipeError, match=r"left to train on, all of them are faulty, see .*data\.txt") as caught:
+    with pytest.raises(
+        RecipeError, match=r"left to train on, since all of them are faulty or doubtful, see .*data\.txt"
+    ) as caught:
         fit(trained([*FAULTS.values()]), tmp_path / "run", skip_bad=True)
     one_sentence(str(caught.value))
     assert (tmp_path / "run" / "data.txt").exists()

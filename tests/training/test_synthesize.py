@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+import torch
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from asr_runtime.errors import RecipeError
 from asr_training.cli import app
-from asr_training.synthesize import KOKORO_SPEAKERS, kokoro_speaker, synthesize
+from asr_training.synthesize import KOKORO_SPEAKERS, kokoro_speaker, speak, synthesize
 
 needs_kokoro = pytest.mark.skipif(not importlib.util.find_spec("kokoro_onnx"), reason="kokoro-onnx is not installed")
 
@@ -80,9 +82,9 @@ def test_kokoros_speakers_read_and_each_line_stays_as_it_was(voices: Path, tmp_p
 @needs_kokoro
 def test_kokoros_speakers_are_english_voices_mixed_or_not_and_some_with_an_accent(voices: Path) -> None:
     speakers = [kokoro_speaker(voices, number) for number in range(KOKORO_SPEAKERS)]
-    assert len({speaker.name for speaker in speakers}) == KOKORO_SPEAKERS
     made_of = [speaker.name.split("-", 2)[2].split("+") for speaker in speakers]
     assert {names[-1] for names in made_of if len(names) > 1} == {"af_a", "bm_b"}
+    assert all(len(set(names)) == len(names) for names in made_of)
     accented = [names[0] == "jf_c" for names in made_of]
     assert 0.15 < sum(accented) / KOKORO_SPEAKERS < 0.35
     for speaker, names in zip(speakers, made_of, strict=True):
@@ -93,16 +95,37 @@ def test_kokoros_speakers_are_english_voices_mixed_or_not_and_some_with_an_accen
 
 
 @needs_kokoro
-def test_voices_without_an_english_one_are_refused(
-    voices: Path, tmp_path: Path, one_sentence: Callable[[str], None]
+@pytest.mark.parametrize("kind", ["other languages", "weights", "text"])
+def test_voices_that_are_not_kokoros_are_refused(
+    voices: Path, tmp_path: Path, kind: str, one_sentence: Callable[[str], None]
 ) -> None:
     (tmp_path / "model.onnx").write_bytes((voices / "model.onnx").read_bytes())
     with (tmp_path / "voices.bin").open("wb") as file:
-        np.savez(file, jf_c=np.zeros((510, 1, 256), np.float32))
+        if kind == "other languages":
+            np.savez(file, jf_c=np.zeros((510, 1, 256), np.float32))
+        elif kind == "weights":
+            torch.save({"af": torch.zeros(1)}, file)
+        else:
+            file.write(b"af_heart")
     (tmp_path / "lines.txt").write_text("a test\n")
-    with pytest.raises(RecipeError, match="holds no English voice") as caught:
+    with pytest.raises(RecipeError, match="holds no voices of Kokoro's that are English") as caught:
         synthesize(tmp_path / "lines.txt", tmp_path / "out", voices=tmp_path)
     one_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_speech_is_recorded_at_home_or_clean(home: bool) -> None:
+    def hum(text: str, stretch: float, rng: random.Random) -> tuple[np.ndarray, str]:
+        return np.sin(np.arange(16000) / 10).astype(np.float32) / 10, "hum"
+
+    tones = []
+    for seed in range(8):
+        samples, voice = speak("a test", random.Random(seed), {hum: 1}, at_home=home)
+        assert voice == "hum" and samples.dtype == np.float32 and len(samples) >= 16000
+        spectrum = np.abs(np.fft.rfft(samples[6400:16000])) ** 2  # where the hum is for sure
+        near = round(9600 / 10 / (2 * np.pi))
+        tones.append(spectrum[near - 20 : near + 20].sum() / spectrum.sum())
+    assert (min(tones) > 0.99) is not home
 
 
 @pytest.mark.parametrize("missing", ["model.onnx", "voices.bin"])

@@ -68,7 +68,7 @@ def test_new_blocks_begin_as_the_identity_and_learn(
     earlier = checkpoint(tmp_path / "c", MODELS[name])
     deeper = dataclasses.replace(MODELS[name], blocks=4)
     model, origin = begun(recipe_of(tiny_recipe(), deeper), tmp_path / "c")
-    assert "and the identity to begin with" in origin["changes"][0]
+    assert "which begin as the identity" in origin["changes"][0]
     (now, frames), (before, _) = model(WAVEFORMS, LENGTHS), earlier(WAVEFORMS, LENGTHS)
     for row, count in enumerate(frames):
         torch.testing.assert_close(now[row, :count], before[row, :count], rtol=0, atol=1e-6)

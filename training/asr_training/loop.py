@@ -132,11 +132,9 @@ def begin(recipe: Recipe, folder: Path, device: torch.device, start: Path | None
     census = take_census(train, recipe.data, model.stride)
     steps = count_steps(train, recipe, model.stride, parts)
     if not steps:
-        faulty = f"all of them are faulty, see {folder / 'data.txt'}"
-        why = census.left_out if census.utterances else faulty
-        raise RecipeError(
-            f"[data]: no utterance is left to train on, {why}; change longest_seconds, repeat or the data"
-        )
+        bad = f"since all of them are faulty or doubtful, see {folder / 'data.txt'}; correct the data"
+        why = f"{census.left_out}; change longest_seconds, repeat or the data" if census.utterances else bad
+        raise RecipeError(f"[data]: no utterance is left to train on, {why}")
     run = Run(recipe, folder, device, train, validation, census, learner, steps, parts, Position(), skip_bad, doubts)
     if saved := newest(folder / "last"):
         take_up(run, saved)

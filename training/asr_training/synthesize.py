@@ -106,9 +106,17 @@ def kokoro_model(folder: Path) -> Any:
         raise RecipeError(
             "Kokoro's voices read with the package kokoro-onnx, which is missing; run `pip install kokoro-onnx`"
         )
-    voices = zipfile.ZipFile(files[1][0]).namelist() if zipfile.is_zipfile(files[1][0]) else []
-    if not any(name[0] in "ab" for name in voices):
-        raise RecipeError(f"{files[1][0]} holds no English voice, whose name begins with a or b; take Kokoro's voices")
+    try:
+        with zipfile.ZipFile(files[1][0]) as archive:
+            voices = [name for name in archive.namelist() if name.endswith(".npy")]
+    except zipfile.BadZipFile:
+        voices = []
+    if not any(map(is_english, voices)):
+        raise RecipeError(f"{files[1][0]} holds no voices of Kokoro's that are English; take Kokoro's voices-v1.0.bin")
+    if "MP3" not in soundfile.available_formats():
+        raise RecipeError(
+            "soundfile has no MP3 here, through which Kokoro's speech goes; run `pip install -U soundfile`"
+        )
     import onnxruntime
     from kokoro_onnx import Kokoro
 
@@ -116,6 +124,11 @@ def kokoro_model(folder: Path) -> Any:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(files[0][0]), options, providers=["CPUExecutionProvider"])
     return Kokoro.from_session(session, str(files[1][0]))
+
+
+def is_english(voice: str) -> bool:
+    """Whether one of Kokoro's voices is, by its name: a is American, b British, others of other languages."""
+    return voice[0] in "ab"
 
 
 @dataclass(frozen=True)
@@ -129,16 +142,16 @@ class Speaker:
     stretch: float
 
 
-@cache
 def kokoro_speaker(folder: Path, number: int) -> Speaker:
-    """The speaker of a number: an English voice, two of them mixed, or with an accent one of another language."""
+    """The speaker of a number: an English voice, or with an accent one of another language; half of them mixed."""
     model, rng = kokoro_model(folder), random.Random(f"speaker {number}")
-    native = [name for name in model.get_voices() if name[0] in "ab"]
-    others = [name for name in model.get_voices() if name[0] not in "ab"]
+    native = [name for name in model.get_voices() if is_english(name)]
+    others = [name for name in model.get_voices() if not is_english(name)]
     accented = bool(others) and rng.random() < ACCENTED
     voices = [rng.choice(others if accented else native)]
-    if rng.random() < 0.5:
-        voices.append(rng.choice(native))
+    partners = [name for name in native if name != voices[0]]
+    if partners and rng.random() < 0.5:
+        voices.append(rng.choice(partners))
     share = rng.uniform(0.3, 0.7) if len(voices) == 2 else 1.0
     style = share * model.get_voice_style(voices[0]) + (1 - share) * model.get_voice_style(voices[-1])
     return Speaker(
@@ -151,12 +164,12 @@ def kokoro_speaker(folder: Path, number: int) -> Speaker:
 
 
 def kokoro(folder: Path, text: str, stretch: float, rng: random.Random) -> Audio:
-    """Read as one of Kokoro's speakers, recorded at home; each comes often enough to be cut and spliced."""
+    """Read as one of Kokoro's speakers; each comes often enough to be cut and spliced."""
     speaker = kokoro_speaker(folder, rng.randrange(KOKORO_SPEAKERS))
     speed = 1 / (stretch * speaker.stretch)
-    samples, rate = kokoro_model(folder).create(f"{text}.", speaker.style, speed, speaker.language)
-    clean = played(np.asarray(samples, np.float32), rate, speaker.speed)
-    return recorded_at_home(clean, SAMPLE_RATE, np.random.default_rng(rng.randrange(2**63))), speaker.name
+    ended = text if text.endswith((".", "?", "!")) else f"{text}."  # else the voice stays up
+    samples, rate = kokoro_model(folder).create(ended, speaker.style, speed, speaker.language)
+    return played(np.asarray(samples, np.float32), rate, speaker.speed), speaker.name
 
 
 def engines() -> dict[Engine, int]:
@@ -169,15 +182,21 @@ def engines() -> dict[Engine, int]:
     return {engine: share for engine, share in found.items() if share}
 
 
-def speak(text: str, rng: random.Random, drawn: Mapping[Engine, int]) -> tuple[np.ndarray, str]:
-    """Read `text` with a voice, rate, pitch and noise floor drawn from `rng`; samples at 16 kHz and the voice."""
+def speak(text: str, rng: random.Random, drawn: Mapping[Engine, int], at_home: bool) -> tuple[np.ndarray, str]:
+    """Read `text` with a voice, rate, pitch and noise floor drawn from `rng`; samples at 16 kHz and the voice.
+
+    `at_home` the recording is one that a volunteer might have made, not a synthesiser.
+    """
     engine = rng.choices(list(drawn), list(drawn.values()))[0]
     samples, voice = engine(text, rng.uniform(0.8, 1.2), rng)
     silence = [round(rng.uniform(0, 0.4) * SAMPLE_RATE) for _ in range(2)]
     samples = np.pad(samples, (silence[0], silence[1]))
     noise = np.random.default_rng(rng.randrange(2**32)).normal(0, 10 ** rng.uniform(-4, -2.3), len(samples))
     samples = (samples + noise) * 10 ** rng.uniform(-0.7, 0.2)
-    return np.clip(samples, -1, 1).astype(np.float32), voice
+    samples = np.clip(samples, -1, 1).astype(np.float32)
+    if at_home:
+        samples = recorded_at_home(samples, SAMPLE_RATE, np.random.default_rng(rng.randrange(2**63)))
+    return samples, voice
 
 
 def synthesize_part(
@@ -191,7 +210,7 @@ def synthesize_part(
             if index % parts != part or not line.strip() or audio in done:
                 continue
             try:
-                samples, voice = speak(line, random.Random(f"{seed}/{index}"), drawn)
+                samples, voice = speak(line, random.Random(f"{seed}/{index}"), drawn, at_home=voices is not None)
             except (subprocess.SubprocessError, ValueError) as error:
                 print(f"line {index + 1}: {error}", file=sys.stderr)
                 continue

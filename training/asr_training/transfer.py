@@ -174,4 +174,4 @@ def clear_new_blocks(model: AcousticModel, blocks: int) -> str:
         for parameter in layer.parameters():
             nn.init.zeros_(parameter)
     new = len(every) - blocks
-    return f"new behind the first {blocks} blocks, and the identity to begin with: {new}" if new else ""
+    return f"new blocks behind the first {blocks}, which begin as the identity: {new}" if new else ""

@@ -1,14 +1,11 @@
-// The passes of ctc.py over the frames of each recording of a batch, float32, in natural log. A state is [2][WIDE]: in
-// the blank before each label of the text and behind the last, and in the label; so that all of a kind move at once.
+// The passes of ctc.py over the frames of each recording of a batch, float32, in natural log. A state is [2][wide]: in
+// the blank before each label of the text and behind the last one, and in the label; so that all of a kind move at
+// once.
 #include <math.h>
 
 #include "vectors.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define AT(pointer) (*(Floats*)(pointer))
-#define LOAD(pointer) (*(const Floats*)(pointer))
-
-static const float NEVER = -1e30f;  // the logarithm of 0: adding likelihoods to it leaves it as it is
+static const float NEVER = -1e30f;  // the logarithm of 0: what is added to it leaves it as it is
 
 INLINE void keep_larger(Floats* a, const Floats* b) {
   const Words other = (Words)(*b > *a);
@@ -30,7 +27,7 @@ INLINE void exponentials(Floats* floats) {
   *floats = (Floats)((Words)y + ((Words)(whole + 12582912.0f) << 23));
 }
 
-// natural logarithms of floats from 1 on, as Cephes' logf does; none of what is no number
+// natural logarithms of floats from 1 on, as Cephes' logf does; NaN stays NaN
 INLINE void logarithms(Floats* floats) {
   const Words bits = (Words)*floats;
   Floats power = __builtin_convertvector((bits >> 23) - 127, Floats);
@@ -65,7 +62,7 @@ INLINE void add_likelihoods(Floats* a, const Floats* b, const Floats* c) {
   *a = largest + first;
 }
 
-// a times another likelihood, in logarithms; of no state less than NEVER, so that no difference is one of infinities
+// a times another likelihood, in logarithms; never less than NEVER, so that no difference is one of infinities
 INLINE void multiply_likelihood(Floats* a, const Floats* by) {
   const Floats never = (Floats){0} + NEVER;
   *a += *by;
@@ -78,8 +75,7 @@ INLINE float largest_lane(const Floats* floats) {
   return largest;
 }
 
-// Sets a state's largest logarithm, which is returned, to 0, so that long recordings stay as exact as short ones; none
-// that is NEVER.
+// Makes the largest logarithm of a state 0 and returns what it was; so long recordings are as exact as short ones.
 INLINE float subtract_largest(float* state, long end, long wide) {
   Floats largest = (Floats){0} + NEVER;
   for (long c = LANES; c < end; c += LANES) {
@@ -95,114 +91,113 @@ INLINE float subtract_largest(float* state, long end, long wide) {
   return most;
 }
 
-// Forward and backward pass of one recording: log_probs [frames][tokens], labels [count]; room is for frames + 2 states
-// and two rows. A row has sixteen places, those of the text up to a multiple of sixteen, and sixteen more, so that its
-// neighbours can be read; those are NEVER. Returns the loss, infinite where there is no path, and takes off gradient
-// [frames][tokens] how much each token is in use at each frame.
+// Forward and backward pass of one recording: log_probs [frames][tokens], labels [count]. A row of a state has sixteen
+// places, those of the text up to a multiple of sixteen, and sixteen more, so that its neighbours can be read; what is
+// not of the text is NEVER. The workspace is frames + 2 states and three rows. Returns the loss, infinite where there
+// is no path, and subtracts from gradient [frames][tokens] how much each token is in use at each frame.
 INLINE float ctc_recording(const float* log_probs, const int64_t* labels, long frames, long count, long tokens,
-                           long wide, float* room, float* gradient) {
+                           long wide, float* workspace, float* gradient) {
   const long state = 2 * wide, blank = tokens - 1, end = LANES + count + 1;
-  float* skips = room + (frames + 2) * state;  // 0 where a label may follow the one before without a blank
-  float* likely = skips + wide;
+  const Floats never = (Floats){0} + NEVER;
   if (!frames) return count ? INFINITY : 0;
-  for (long i = 0; i < (frames + 2) * state + 2 * wide; i++) room[i] = NEVER;
+  for (long i = 0; i < (frames + 2) * state + 3 * wide; i++) workspace[i] = NEVER;
+  float* skips = workspace + (frames + 2) * state;  // 0 where a label may follow the one before without a blank
+  float* emitted = skips + wide;                    // by the labels of the text
+  float* posterior = emitted + wide;                // of the labels of the text
   for (long i = 1; i < count; i++) {
     if (labels[i] != labels[i - 1]) skips[LANES + i] = 0;
   }
-  double passed = 0;
-  for (long t = 0; t < frames; t++) {
-    const float* heard = log_probs + t * tokens;
-    float* after = room + t * state;
-    if (t == 0) {
-      after[LANES] = heard[blank];
-      if (count) after[wide + LANES] = heard[labels[0]];
-      continue;
-    }
-    const float* before = after - state;
-    for (long i = 0; i < count; i++) likely[LANES + i] = heard[labels[i]];
+
+  double log_likelihood = 0;
+  workspace[LANES] = log_probs[blank];
+  if (count) workspace[wide + LANES] = log_probs[labels[0]];
+  for (long t = 1; t < frames; t++) {
+    const float* emission = log_probs + t * tokens;
+    float* alpha = workspace + t * state;
+    const float* before = alpha - state;
+    const Floats by_blank = (Floats){0} + emission[blank];
+    for (long i = 0; i < count; i++) emitted[LANES + i] = emission[labels[i]];
     for (long c = LANES; c < end; c += LANES) {
       Floats in_blank = LOAD(before + c), in_label = LOAD(before + wide + c);
-      const Floats none = (Floats){0} + NEVER, left = LOAD(before + wide + c - 1), skipped = left + LOAD(skips + c);
-      const Floats waited = in_blank, by_blank = (Floats){0} + heard[blank], by_label = LOAD(likely + c);
-      add_likelihoods(&in_blank, &left, &none);
+      const Floats waited = in_blank, left = LOAD(before + wide + c - 1), skipped = left + LOAD(skips + c);
+      const Floats by_label = LOAD(emitted + c);
+      add_likelihoods(&in_blank, &left, &never);
       add_likelihoods(&in_label, &waited, &skipped);
       multiply_likelihood(&in_blank, &by_blank);
       multiply_likelihood(&in_label, &by_label);
-      AT(after + c) = in_blank;
-      AT(after + wide + c) = in_label;
+      AT(alpha + c) = in_blank;
+      AT(alpha + wide + c) = in_label;
     }
-    passed += subtract_largest(after, end, wide);
+    log_likelihood += subtract_largest(alpha, end, wide);
   }
-  const float* last = room + (frames - 1) * state;
-  const float a = last[end - 1], b = count ? last[wide + end - 2] : NEVER, larger = fmaxf(a, b);
-  passed += larger + logf(expf(a - larger) + expf(b - larger));
-  if (passed < NEVER / 2) return INFINITY;
+  const float* last = workspace + (frames - 1) * state;
+  const float in_blank = last[end - 1], in_label = count ? last[wide + end - 2] : NEVER;
+  const float larger = fmaxf(in_blank, in_label);
+  log_likelihood += larger + logf(expf(in_blank - larger) + expf(in_label - larger));
+  if (log_likelihood < NEVER / 2) return INFINITY;
 
-  // what follows from the states of a frame on: first that a text ends behind its last label, or in the blank behind
-  float* rest = room + frames * state;
-  float* earlier = rest + state;
-  rest[end - 1] = 0;
-  if (count) rest[wide + end - 2] = 0;
+  float* beta = workspace + frames * state;  // a text ends behind its last label, or in the blank behind that
+  float* earlier = beta + state;
+  beta[end - 1] = 0;
+  if (count) beta[wide + end - 2] = 0;
   for (long t = frames - 1; t >= 0; t--) {
-    const float* heard = log_probs + t * tokens;
+    const float* emission = log_probs + t * tokens;
+    const float* alpha = workspace + t * state;
     float* used = gradient + t * tokens;
-    const float* arrived = room + t * state;
-    Floats largest = (Floats){0} + NEVER, in_blanks = {0}, in_labels = {0};
+    Floats largest = never, in_blanks = {0}, in_labels = {0};
     for (long c = LANES; c < end; c += LANES) {
-      const Floats in_blank = LOAD(arrived + c) + LOAD(rest + c);
-      const Floats in_label = LOAD(arrived + wide + c) + LOAD(rest + wide + c);
-      keep_larger(&largest, &in_blank);
-      keep_larger(&largest, &in_label);
+      const Floats at_blank = LOAD(alpha + c) + LOAD(beta + c);
+      const Floats at_label = LOAD(alpha + wide + c) + LOAD(beta + wide + c);
+      keep_larger(&largest, &at_blank);
+      keep_larger(&largest, &at_label);
     }
     const float most = largest_lane(&largest);
     for (long c = LANES; c < end; c += LANES) {
-      Floats in_blank = LOAD(arrived + c) + LOAD(rest + c) - most;
-      Floats in_label = LOAD(arrived + wide + c) + LOAD(rest + wide + c) - most;
-      exponentials(&in_blank);
-      exponentials(&in_label);
-      in_blanks += in_blank;
-      in_labels += in_label;
-      AT(likely + c) = in_label;
+      Floats at_blank = LOAD(alpha + c) + LOAD(beta + c) - most;
+      Floats at_label = LOAD(alpha + wide + c) + LOAD(beta + wide + c) - most;
+      exponentials(&at_blank);
+      exponentials(&at_label);
+      in_blanks += at_blank;
+      in_labels += at_label;
+      AT(posterior + c) = at_label;
     }
-    float blanks = 0, labelled = 0;
-    for (long lane = 0; lane < LANES; lane++) {
-      blanks += in_blanks[lane];
-      labelled += in_labels[lane];
-    }
-    used[blank] -= blanks / (blanks + labelled);
+    const float blanks = sum(&in_blanks), all = blanks + sum(&in_labels);
+    used[blank] -= blanks / all;
     for (long i = 0; i < count; i++) {
-      used[labels[i]] -= likely[LANES + i] / (blanks + labelled);
-      likely[LANES + i] = heard[labels[i]];
+      used[labels[i]] -= posterior[LANES + i] / all;
+      emitted[LANES + i] = emission[labels[i]];
+    }
+    const Floats by_blank = (Floats){0} + emission[blank];
+    for (long c = LANES; c < end; c += LANES) {
+      const Floats by_label = LOAD(emitted + c);
+      multiply_likelihood(&AT(beta + c), &by_blank);
+      multiply_likelihood(&AT(beta + wide + c), &by_label);
     }
     for (long c = LANES; c < end; c += LANES) {
-      const Floats by_blank = (Floats){0} + heard[blank], by_label = LOAD(likely + c);
-      multiply_likelihood(&AT(rest + c), &by_blank);
-      multiply_likelihood(&AT(rest + wide + c), &by_label);
-    }
-    for (long c = LANES; c < end; c += LANES) {
-      Floats in_blank = LOAD(rest + c), in_label = LOAD(rest + wide + c);
-      const Floats none = (Floats){0} + NEVER, stays = in_label, next = LOAD(rest + c + 1);
-      const Floats skipped = LOAD(rest + wide + c + 1) + LOAD(skips + c + 1);
-      add_likelihoods(&in_blank, &stays, &none);
-      add_likelihoods(&in_label, &next, &skipped);
-      AT(earlier + c) = in_blank;
-      AT(earlier + wide + c) = in_label;
+      Floats at_blank = LOAD(beta + c), at_label = LOAD(beta + wide + c);
+      const Floats stays = at_label, next = LOAD(beta + c + 1);
+      const Floats skipped = LOAD(beta + wide + c + 1) + LOAD(skips + c + 1);
+      add_likelihoods(&at_blank, &stays, &never);
+      add_likelihoods(&at_label, &next, &skipped);
+      AT(earlier + c) = at_blank;
+      AT(earlier + wide + c) = at_label;
     }
     subtract_largest(earlier, end, wide);
-    float* free = rest;
-    rest = earlier;
-    earlier = free;
+    float* other = beta;
+    beta = earlier;
+    earlier = other;
   }
-  return (float)-passed;
+  return (float)-log_likelihood;
 }
 
 // log_probs [batch][frames][tokens] of recordings of lengths [batch]; labels of all texts, counts [batch] of each; wide
-// is that of the longest; losses [batch] are 0 where there is no path; gradient [batch][frames][tokens] is 0 before.
+// is that of the longest. Writes losses [batch], 0 where there is no path; gradient [batch][frames][tokens] is 0
+// before.
 VERSIONS void ctc(const float* log_probs, const int64_t* labels, const int64_t* lengths, const int64_t* counts,
-                  float* room, float* losses, float* gradient, long batch, long frames, long tokens, long wide) {
+                  float* workspace, float* losses, float* gradient, long batch, long frames, long tokens, long wide) {
   for (long item = 0; item < batch; item++) {
     const float loss = ctc_recording(log_probs + item * frames * tokens, labels, lengths[item], counts[item], tokens,
-                                     wide, room, gradient + item * frames * tokens);
+                                     wide, workspace, gradient + item * frames * tokens);
     losses[item] = isinf(loss) ? 0 : loss;
     labels += counts[item];
   }

@@ -6,18 +6,6 @@
 
 enum { ROWS = 6 };  // so many side by side share what is loaded, and fit the registers of AVX2
 
-#define INLINE static inline __attribute__((always_inline))
-
-// Sixteen floats; macros, since a function with vectors has another binary interface on each level.
-#define AT(pointer) (*(Floats*)(pointer))
-#define LOAD(pointer) (*(const Floats*)(pointer))
-
-INLINE float sum(const Floats* floats) {
-  float total = 0;
-  for (int lane = 0; lane < LANES; lane++) total += (*floats)[lane];
-  return total;
-}
-
 // out[rows][wide] = left[rows][halves][columns] · right[halves][depth][wide], of each half the first `depth` columns
 INLINE void multiply_rows(int rows, const float* left, const float* right, float* out, long halves, long columns,
                           long depth, long wide) {

@@ -13,3 +13,15 @@ typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
 #else
 #define VERSIONS
 #endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+// Sixteen floats; macros, since a function with vectors has another binary interface on each level.
+#define AT(pointer) (*(Floats*)(pointer))
+#define LOAD(pointer) (*(const Floats*)(pointer))
+
+INLINE float sum(const Floats* floats) {
+  float total = 0;
+  for (int lane = 0; lane < LANES; lane++) total += (*floats)[lane];
+  return total;
+}
