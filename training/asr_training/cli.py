@@ -207,6 +207,20 @@ def align_command(
     typer.echo(f"{pieces} pieces in {lines} recordings, in {out}")
 
 
+@app.command("average")
+def average_command(
+    out: Annotated[Path, typer.Argument(help="Folder of the checkpoint to write.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Two or more, or bundles; what is given twice counts twice.")
+    ],
+) -> None:
+    """Write the mean of checkpoints that began from the same weights: often better than each of them."""
+    from asr_training.average import average
+
+    average([trained(checkpoint) or checkpoint for checkpoint in checkpoints], out)
+    typer.echo(f"the mean of {len(checkpoints)}, in {out}")
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one sentence, not a traceback."""
     try:
