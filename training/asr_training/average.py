@@ -37,10 +37,12 @@ def average(sources: list[Path], out: Path) -> None:
         {name: mean([w[name] for w in (trained if "intermediate" in name else weights)]) for name in weights[0]}
     )
     kept = {key: value for key, value in first.provenance.items() if key not in ("validation", "export", "tune")}
-    averaged = [
-        {"sha256": digest(source), "provenance": checkpoint.provenance}
-        for source, checkpoint in zip(sources, loaded, strict=True)
-    ]
+    digests = [digest(source) for source in sources]
+    told = {digests[0], (kept.get("from") or {}).get("sha256")}  # whose provenance is there already
+    averaged: list[dict[str, Any]] = []
+    for sha256, checkpoint in zip(digests, loaded, strict=True):
+        averaged.append({"sha256": sha256} | ({} if sha256 in told else {"provenance": checkpoint.provenance}))
+        told.add(sha256)
     write_checkpoint(out, dataclasses.replace(first, provenance={**kept, "averaged": averaged}), {}, {})
 
 
