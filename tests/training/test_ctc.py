@@ -7,14 +7,13 @@ import math
 
 import pytest
 import torch
+from built import needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from asr_training.ctc import ctc_loss
 from asr_training.kernels import kernels
-
-needs_kernels = pytest.mark.skipif(kernels() is None, reason="the package was built without the kernels")
 
 
 def log_probabilities(seed: int, batch: int, frames: int, tokens: int, scale: float = 2) -> torch.Tensor:

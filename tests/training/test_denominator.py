@@ -6,15 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from built import needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_runtime.errors import RecipeError
 from asr_training.ctc import ctc_loss
 from asr_training.denominator import Compiled, Total, Trigram, denominator
-from asr_training.kernels import kernels
 
-needs_kernels = pytest.mark.skipif(kernels() is None, reason="the package was built without the kernels")
 both_passes = pytest.mark.parametrize("passes", [pytest.param(Compiled, marks=needs_kernels), Total])
 Passes = type[Compiled] | type[Total]
 TOKENS = 2

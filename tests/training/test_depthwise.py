@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from built import needs_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from asr_training.depthwise import depthwise
-from asr_training.kernels import kernels
-
-needs_kernels = pytest.mark.skipif(kernels() is None, reason="the package was built without the kernels")
 
 
 @needs_kernels

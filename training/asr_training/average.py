@@ -64,6 +64,5 @@ def refuse_unlike(first: Checkpoint, other: Checkpoint, of: Path, at: Path) -> N
 
 def described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """What must be the same in all: features, model but for dropout, alphabet."""
-    model = {"architecture": checkpoint.architecture.architecture, **dataclasses.asdict(checkpoint.architecture)}
-    model.pop("dropout", None)
+    model = dataclasses.asdict(dataclasses.replace(checkpoint.architecture, dropout=0.0))
     return dataclasses.asdict(checkpoint.features), model, {"alphabet": checkpoint.alphabet.characters}
